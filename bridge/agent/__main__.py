@@ -1,0 +1,110 @@
+"""Entry point of `sbridge-agent`: the daemon of one node."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bridge import config as configuration
+from bridge.agent import forge, keeper, publication
+from bridge.errors import ConfigError, SbridgeError
+
+_EX_CONFIG = 78
+_DEFAULT_BEAT_S = 5.0
+_RETRY_S = 5.0
+
+
+def main() -> int:
+    """Run the agent until SIGTERM; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="sbridge-agent", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="sbridge.toml")
+    parser.add_argument("--node", default=None, help="slurmd's NodeName; default: short hostname")
+    arguments = parser.parse_args()
+    node = arguments.node or socket.gethostname().partition(".")[0]
+    try:
+        settings = configuration.load(configuration.find_path(arguments.config))
+        # Forked before threads, logs and clients exist: its children inherit none of them.
+        smithy = forge.start({"enter": keeper.enter, "publish": publication.serve})
+        return _Agent(settings, node, smithy).run()
+    except ConfigError as error:
+        print(f"sbridge-agent: {error}", file=sys.stderr)
+        return _EX_CONFIG
+    except SbridgeError as error:
+        print(f"sbridge-agent: {error}", file=sys.stderr)
+        return 1
+
+
+class _Agent:
+    def __init__(self, settings: configuration.Config, node: str, smithy: forge.Forge) -> None:
+        from bridge import log
+        from bridge.agent import blueprint
+        from bridge.agent.sandboxes import Sandboxes
+        from bridge.agent.server import Server
+        from bridge.slurm.jobs import SlurmControl
+
+        self._settings = settings
+        self._node = node
+        self._forge = smithy
+        self._log = log.start(settings.logging, f"agent-{node}", node=node)
+        self._slurm = SlurmControl(settings.slurm)
+        self._sandboxes = Sandboxes(settings, node, self._slurm, self._log, self._finished)
+        try:
+            blueprint.furnish_node(self._sandboxes.spool, settings.sandbox.init)
+        except OSError as error:
+            raise ConfigError(f"agent.spool_dir or sandbox.init: {error}") from error
+        self._publisher = publication.Publisher(
+            settings, node, self._sandboxes, self._slurm, smithy, self._log
+        )
+        self._sandboxes.load()
+        self._server = Server(settings, node, self._sandboxes, smithy, self._log)
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        from bridge.notify import notify, watchdog_interval_s
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self._sandboxes.resume_work()
+        self._publisher.start()
+        self._server.start()
+        threading.Thread(target=self._reconcile_for_ever, name="reconcile", daemon=True).start()
+        self._log.info("agent_started", pid=os.getpid(), address=str(self._server.address))
+        notify("READY=1")
+        beat_s = watchdog_interval_s() or _DEFAULT_BEAT_S
+        while not self._stop.wait(beat_s):
+            if not self._is_sound():
+                return 1
+            notify("WATCHDOG=1")
+        notify("STOPPING=1")
+        self._server.close()
+        self._log.info("agent_stopped")
+        return 0
+
+    def _is_sound(self) -> bool:
+        """Whether the parts that nothing restarts are alive; else the service manager must."""
+        if os.waitpid(self._forge.pid, os.WNOHANG)[0]:
+            self._log.error("forge_died")
+            return False
+        if not self._server.is_alive:
+            self._log.error("server_died")
+            return False
+        return True
+
+    def _finished(self, job: Any) -> None:
+        self._publisher.finished(job)
+
+    def _reconcile_for_ever(self) -> None:
+        from bridge.agent.reconcile import reconcile
+
+        while True:
+            could_ask = reconcile(self._sandboxes, self._slurm, self._node, self._log)
+            time.sleep(self._settings.agent.reconcile_interval_s if could_ask else _RETRY_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""From a run's request to the sandbox's specification: names, mounts, identity, environment.
+
+The user's word is checked here, as root: image and runtime against what the site allows.
+"""
+
+import fnmatch
+import grp
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from bridge.agent.job import JobRun
+from bridge.config import Config
+from bridge.durable import write_atomically
+from bridge.job_spool import JobSpool, NodeSpool
+from bridge.runtimes.manifest import INIT_PATH
+from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
+from bridge.slurm.jobs import NodeShare, expand_hostlist
+
+_INSIDE = str(Path(INIT_PATH).parent)
+
+
+def runtime_of(job: JobRun, config: Config) -> str:
+    """Return the runtime's name for the job; raises `UserError` when the site forbids it."""
+    asked = job.request.asked
+    if not asked.image:
+        return "host"
+    if not asked.runtime:
+        return config.agent.runtime
+    allowed = {config.agent.runtime, *config.agent.allowed_runtimes}
+    if asked.runtime not in allowed:
+        known = ", ".join(sorted(allowed))
+        raise UserError(f"#K8S_RUNTIME={asked.runtime} is not offered here; choose one of: {known}")
+    return asked.runtime
+
+
+def sandbox_name(job: JobRun, node: str) -> str:
+    """Return the pod's name: a run and a node never share it with another."""
+    name = f"slurm-job-{job.run.job_id}"
+    if len(expand_hostlist(job.request.nodes)) > 1:
+        name += f"-{node.lower()}"
+    return f"{name}-r{job.run.restart}" if job.run.restart else name
+
+
+def specification(
+    job: JobRun, config: Config, node: str, share: NodeShare, script_dir: Path | None
+) -> SandboxSpec:
+    """Return what the runtime is to make; raises `UserError` for an image the site forbids.
+
+    `script_dir` is where slurmd spools the job's script, None when that is unknown.
+    """
+    image = job.request.asked.image
+    if not any(fnmatch.fnmatchcase(image, pattern) for pattern in config.sandbox.allowed_images):
+        allowed = ", ".join(config.sandbox.allowed_images)
+        raise UserError(f"image {image} is not allowed here; allowed are: {allowed}")
+    variables = job.request.variables
+    return SandboxSpec(
+        name=sandbox_name(job, node),
+        run=job.run,
+        node=node,
+        image=image,
+        uid=job.request.uid,
+        gid=job.request.gid,
+        groups=tuple(groups_of(job.request.uid, job.request.gid)),
+        user=variables.get("SLURM_JOB_USER", ""),
+        account=variables.get("SLURM_JOB_ACCOUNT", ""),
+        partition=variables.get("SLURM_JOB_PARTITION", ""),
+        cpus=share.cpus,
+        memory_mib=share.memory_mib,
+        mounts=_mounts(job.spool, config, node, script_dir),
+        host_network=config.sandbox.host_network,
+    )
+
+
+def _mounts(
+    spool: JobSpool, config: Config, node: str, script_dir: Path | None
+) -> tuple[Mount, ...]:
+    node_share = NodeSpool.of(config.agent.spool_dir, node).share
+    mounts = [
+        Mount(str(node_share), _INSIDE, read_only=True),
+        Mount(str(spool.share / "passwd"), "/etc/passwd", read_only=True, is_file=True),
+        Mount(str(spool.share / "group"), "/etc/group", read_only=True, is_file=True),
+        Mount(str(spool.out), str(spool.out)),
+    ]
+    if script_dir is not None:
+        mounts.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
+    for text in config.sandbox.mounts:
+        path, _, option = text.partition(":")
+        if os.path.isdir(path):
+            mounts.append(Mount(path, path, read_only=option == "ro"))
+    return tuple(mounts)
+
+
+def groups_of(uid: int, gid: int) -> list[int]:
+    """Return the user's groups as this node knows them; only `gid` for an unknown user."""
+    try:
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:
+        return [gid]
+
+
+def furnish_node(spool: NodeSpool, init: Path) -> None:
+    """Make the folders of the node's spool and put the init where every sandbox sees it."""
+    for folder, mode in ((spool.root, 0o711), (spool.jobs, 0o711), (spool.out_links, 0o711)):
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        folder.chmod(mode)
+    spool.share.mkdir(mode=0o755, exist_ok=True)
+    spool.share.chmod(0o755)
+    draft = spool.share / "init.new"
+    shutil.copyfile(init, draft)
+    draft.chmod(0o755)
+    draft.rename(spool.share / "init")
+
+
+def furnish_job(job: JobRun, spool: NodeSpool) -> None:
+    """Make the run's folders: the user's own `out/`, and what the sandbox shows him of himself."""
+    paths = job.spool
+    for folder in (paths.share, paths.script_dir):
+        folder.mkdir(mode=0o755, exist_ok=True)
+        folder.chmod(0o755)
+    for folder in (paths.out, paths.outputs):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
+    write_atomically(paths.share / "passwd", _passwd(job.request.uid).encode(), mode=0o644)
+    groups = groups_of(job.request.uid, job.request.gid)
+    write_atomically(paths.share / "group", _group(groups).encode(), mode=0o644)
+    link = spool.out_link(job.run.job_id)
+    draft = link.with_name(f".{link.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(paths.out)
+    draft.rename(link)
+
+
+def _passwd(uid: int) -> str:
+    lines = ["root:x:0:0:root:/root:/bin/sh", "nobody:x:65534:65534:nobody:/nonexistent:/bin/false"]
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        user = pwd.struct_passwd((f"user{uid}", "x", uid, uid, "", "/", "/bin/sh"))
+    lines.append(
+        f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}:{user.pw_gecos}:{user.pw_dir}:{user.pw_shell}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _group(groups: list[int]) -> str:
+    lines = ["root:x:0:", "nogroup:x:65534:"]
+    for gid in groups:
+        try:
+            entry = grp.getgrgid(gid)
+        except KeyError:
+            continue
+        lines.append(f"{entry.gr_name}:x:{entry.gr_gid}:{','.join(entry.gr_mem)}")
+    return "\n".join(lines) + "\n"
+
+
+def environment(given: list[bytes], sandbox: Sandbox | None, spool: JobSpool) -> list[bytes]:
+    """Return a step's environment inside: as Slurm made it, with two changes.
+
+    SBRIDGE_OUTPUTS names the folder whose files become results. PATH begins with the
+    image's own, because its programs are the ones that are there; the job's other folders
+    follow.
+    """
+    own = b"SBRIDGE_OUTPUTS="
+    result = [pair for pair in given if not pair.startswith(own)]
+    result.append(own + os.fsencode(spool.outputs))
+    if sandbox is None or not sandbox.path:
+        return result
+    image_path = os.fsencode(sandbox.path).split(b":")
+    for index, pair in enumerate(result):
+        if pair.startswith(b"PATH="):
+            rest = [part for part in pair[5:].split(b":") if part not in image_path]
+            result[index] = b"PATH=" + b":".join(image_path + rest)
+            return result
+    return [*result, b"PATH=" + b":".join(image_path)]

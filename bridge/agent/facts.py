@@ -1,0 +1,132 @@
+"""What the summary says about a finished run.
+
+Slurm's word comes first; the Epilog's variables speak where Slurm is silent.
+"""
+
+import os
+import re
+import time
+from typing import Any
+
+from bridge.agent.job import JobRun
+from bridge.errors import TemporaryError
+from bridge.slurm.jobs import Job, SlurmControl
+
+_COMPLETING_S = 30.0
+_STEP_S = 0.1
+
+
+def identity(job: JobRun) -> dict[str, Any]:
+    """Return what names the run: enough to find or make its result folder."""
+    return {"job_id": job.run.job_id, "restart": job.run.restart, "tag": _asked(job, "tag")}
+
+
+def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
+    """Ask Slurm once the run is over; raises `TemporaryError` while Slurm cannot be asked."""
+    told = _when_over(job, slurm)
+    fields = dict(told.fields) if told else _from_accounting(job, slurm)
+    variables = {**job.request.variables, **job.state.finish}
+    exit_code, exit_signal = _ending(variables, fields)
+    started, ended = _epoch(fields.get("StartTime", "")), _epoch(fields.get("EndTime", ""))
+    return {
+        **identity(job),
+        "name": fields.get("JobName", ""),
+        "user": variables.get("SLURM_JOB_USER", ""),
+        "account": variables.get("SLURM_JOB_ACCOUNT", ""),
+        "partition": variables.get("SLURM_JOB_PARTITION", ""),
+        "qos": fields.get("QOS", ""),
+        "nodes": job.request.nodes,
+        "state": fields.get("JobState") or _state_from(exit_code, exit_signal),
+        "reason": _reason(job, fields),
+        "exit_code": exit_code,
+        "signal": exit_signal,
+        "submitted": _epoch(fields.get("SubmitTime", "")),
+        "started": started,
+        "ended": ended,
+        "elapsed_s": ended - started if started and ended else None,
+        "image": _asked(job, "image"),
+        "runtime": job.state.runtime,
+        "sandbox": job.state.sandbox_name,
+        "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
+        "warnings": _warnings(job),
+        "max_rss_kib": None,
+        "cpu_s": None,
+    }
+
+
+def _when_over(job: JobRun, slurm: SlurmControl) -> Job | None:
+    """Return the job once its nodes are free: until then Slurm hides how it ended."""
+    deadline = time.monotonic() + _COMPLETING_S
+    while True:
+        told = slurm.job(job.run.job_id)
+        if told is None or told.state != "COMPLETING" or time.monotonic() >= deadline:
+            return told
+        time.sleep(_STEP_S)
+
+
+def _from_accounting(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
+    """Return slurmdbd's record under slurmctld's names; nothing when it has none either."""
+    try:
+        record = slurm.accounted(job.run.job_id)
+    except TemporaryError:
+        return {}
+    names = {
+        "JobName": "JobName",
+        "QOS": "QOS",
+        "State": "JobState",
+        "Submit": "SubmitTime",
+        "Start": "StartTime",
+        "End": "EndTime",
+    }
+    found = {names[key]: value for key, value in record.items() if key in names}
+    if "JobState" in found:
+        found["JobState"] = found["JobState"].partition(" ")[0]
+    return found
+
+
+def _ending(variables: dict[str, str], fields: dict[str, str]) -> tuple[int | None, int | None]:
+    """Return exit code and signal, from the Epilog's wait status or Slurm's "code:signal"."""
+    status = variables.get("SLURM_JOB_EXIT_CODE", "")
+    if status.isdigit():
+        value = int(status)
+        if os.WIFSIGNALED(value):
+            return 0, os.WTERMSIG(value)
+        return (value >> 8) & 0xFF, 0
+    match = re.fullmatch(r"(\d+):(\d+)", fields.get("ExitCode", ""))
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
+def _state_from(exit_code: int | None, exit_signal: int | None) -> str:
+    if exit_code is None:
+        return "UNKNOWN"
+    return "FAILED" if exit_code or exit_signal else "COMPLETED"
+
+
+def _reason(job: JobRun, fields: dict[str, str]) -> str:
+    if job.state.reason:
+        return job.state.reason
+    reason = fields.get("Reason", "")
+    return "" if reason == "None" else reason
+
+
+def _asked(job: JobRun, name: str) -> str:
+    try:
+        return str(getattr(job.request.asked, name))
+    except ValueError:
+        return ""
+
+
+def _warnings(job: JobRun) -> list[str]:
+    try:
+        text = job.spool.warnings.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()
+
+
+def _epoch(text: str) -> int | None:
+    """Return the seconds of Slurm's local time `2026-01-31T12:00:00`; None for Unknown."""
+    try:
+        return int(time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")))
+    except (ValueError, OverflowError):
+        return None

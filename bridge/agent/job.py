@@ -1,0 +1,127 @@
+"""One run of a job on this node: what is known of it, on disk and in memory.
+
+States, in order; each is on disk (state.json) before it is acted on:
+1. accepted   the Prolog's word is recorded; the sandbox is being made
+2. ready      steps may enter
+3. failed     there will be no sandbox; `reason` says why, `blame` whose fault it is
+4. finished   the job is over and its sandbox gone; results are being published
+A run whose results are published has no folder any more.
+"""
+
+import json
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bridge.durable import write_atomically
+from bridge.errors import PermanentError
+from bridge.job_spool import JobSpool, RunId
+from bridge.request import SandboxRequest, find
+from bridge.runtimes.sandbox import Sandbox
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the Prolog said, as root and therefore true, and the user's sandbox request."""
+
+    run: RunId
+    uid: int
+    gid: int
+    variables: dict[str, str]
+
+    @classmethod
+    def of(cls, variables: dict[str, str]) -> "Request":
+        """Read a hook's variables; raises `PermanentError` when they name no job."""
+        try:
+            run = RunId(
+                int(variables["SLURM_JOB_ID"]), int(variables.get("SLURM_JOB_RESTART_COUNT", "0"))
+            )
+            uid, gid = int(variables["SLURM_JOB_UID"]), int(variables["SLURM_JOB_GID"])
+        except (KeyError, ValueError) as error:
+            raise PermanentError(f"a hook sent no usable job variables: {error}") from error
+        return cls(run, uid, gid, variables)
+
+    @property
+    def asked(self) -> SandboxRequest:
+        """The user's word; raises `PermanentError` when it is malformed."""
+        texts = (self.variables.get("SLURM_JOB_EXTRA"), self.variables.get("SLURM_JOB_COMMENT"))
+        return find(*texts) or SandboxRequest()
+
+    @property
+    def is_nas_job(self) -> bool:
+        """Whether the watcher submitted it."""
+        try:
+            return bool(self.asked.tag)
+        except PermanentError:
+            return False
+
+    @property
+    def nodes(self) -> str:
+        return self.variables.get("SLURM_JOB_NODELIST") or self.variables.get("SLURM_NODELIST", "")
+
+
+@dataclass
+class State:
+    """Where the run stands; see the module for the values of `name`."""
+
+    name: str = "accepted"
+    runtime: str = ""
+    sandbox_name: str = ""
+    sandbox: Sandbox | None = None
+    blame: str = ""
+    reason: str = ""
+    finish: dict[str, str] = field(default_factory=dict)
+    accepted_at: float = 0.0
+    results_folder: str = ""
+
+
+class JobRun:
+    """A run with its state; `changed` is notified at each step and each word of progress."""
+
+    def __init__(self, request: Request, spool: JobSpool, state: State) -> None:
+        self.request = request
+        self.spool = spool
+        self.state = state
+        self.progress = "the sandbox is being made"
+        self.cancelled = threading.Event()  # set when the job is over
+        self.changed = threading.Condition()
+        self.lifecycle = threading.Lock()  # held while the sandbox is made or removed
+
+    @property
+    def run(self) -> RunId:
+        return self.request.run
+
+    def save_request(self) -> None:
+        """Record the Prolog's word."""
+        content = {"uid": self.request.uid, "gid": self.request.gid}
+        self._write(self.spool.request, {**content, "variables": self.request.variables})
+
+    def advance(self, **changes: Any) -> None:
+        """Change the state, on disk first, and wake whoever waits for it."""
+        with self.changed:
+            for name, value in changes.items():
+                setattr(self.state, name, value)
+            self._write(self.spool.state, asdict(self.state))
+            self.changed.notify_all()
+
+    def say(self, text: str) -> None:
+        """Tell the waiting steps why there is no sandbox yet."""
+        with self.changed:
+            self.progress = text
+            self.changed.notify_all()
+
+    @staticmethod
+    def _write(path: Any, content: dict[str, Any]) -> None:
+        write_atomically(path, json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def load(cls, run: RunId, spool: JobSpool) -> "JobRun":
+        """Read a run from disk; raises OSError or ValueError when its record is unusable."""
+        content = json.loads(spool.request.read_bytes())
+        request = Request(run, content["uid"], content["gid"], content["variables"])
+        if not spool.state.exists():
+            return cls(request, spool, State())
+        values = json.loads(spool.state.read_bytes())
+        sandbox = values.pop("sandbox")
+        state = State(**values, sandbox=Sandbox(**sandbox) if sandbox else None)
+        return cls(request, spool, state)

@@ -1,0 +1,202 @@
+"""Bring the outputs of this node's runs to the NAS: while they run, and when they are over.
+
+The agent itself never touches the NAS. It has the forge fork a child that becomes the
+job's user for good and does one pass (bridge.results); a NAS that hangs holds only that
+child. A lock in the run's folder keeps two children, also of two agents, from publishing
+the same run at once.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bridge import kernel, wire
+from bridge.agent import blueprint
+from bridge.agent.facts import collect, identity
+from bridge.agent.forge import Forge
+from bridge.agent.job import JobRun
+from bridge.agent.sandboxes import Sandboxes
+from bridge.config import Config
+from bridge.errors import TemporaryError
+from bridge.results import mirror, publish
+from bridge.slurm.jobs import SlurmControl, expand_hostlist
+
+_PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "mirror": mirror.main,
+    "publish": publish.main,
+}
+_BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
+
+
+def serve(message: wire.Message, descriptors: list[int]) -> None:
+    """Handle the agent's `publish` in a child of the forge: one pass, as the job's user."""
+    answer, lock = descriptors
+    kernel.renounce_privileges(
+        int(message.first("uid")),
+        int(message.first("gid")),
+        [int(group) for group in message.every("group")],
+    )
+    os.umask(0o022)
+    result = _BUSY
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        result = _PASSES[message.text("pass")](json.loads(message.first("plan")))
+    except BlockingIOError:
+        pass
+    except Exception as error:  # noqa: BLE001 - told to the agent, which logs it and tries again
+        result = {"ok": False, "retry": True, "reason": f"unexpected: {error!r}"}
+    with socket.socket(fileno=answer) as channel:
+        fields: wire.Fields = [("result", json.dumps(result).encode())]
+        wire.send(channel, wire.Message("result", fields))
+
+
+class Publisher:
+    """Runs the passes, a few at a time: the living are mirrored, the finished published."""
+
+    def __init__(
+        self,
+        config: Config,
+        node: str,
+        sandboxes: Sandboxes,
+        slurm: SlurmControl,
+        forge: Forge,
+        log: Any,
+    ) -> None:
+        self._config = config
+        self._node = node
+        self._sandboxes = sandboxes
+        self._slurm = slurm
+        self._forge = forge
+        self._log = log
+        self._places = threading.BoundedSemaphore(config.results.parallel_publications)
+        self._mirrored: dict[str, tuple[int, int]] = {}
+
+    def start(self) -> None:
+        """Begin to mirror the outputs of running NAS jobs."""
+        threading.Thread(target=self._mirror_for_ever, name="mirror", daemon=True).start()
+
+    def finished(self, job: JobRun) -> None:
+        """Publish a run that is over, now or as soon as Slurm and the NAS allow."""
+        threading.Thread(
+            target=self._publish, args=(job,), name=f"publish-{job.run}", daemon=True
+        ).start()
+
+    def _mirror_for_ever(self) -> None:
+        while True:
+            for job in self._sandboxes.all():
+                if job.request.is_nas_job and self._is_ours(job) and job.state.name != "finished":
+                    self._mirror(job)
+            time.sleep(self._config.results.mirror_interval_s)
+
+    def _mirror(self, job: JobRun) -> None:
+        sizes = (_size(job.spool.stdout), _size(job.spool.stderr))
+        if sizes == self._mirrored.get(str(job.run)):
+            return
+        result = self._pass(job, "mirror", self._plan(job))
+        self._remember_folder(job, result)
+        if result.get("ok"):
+            if not result.get("more"):
+                self._mirrored[str(job.run)] = sizes
+        else:
+            self._log.warning("mirror_delayed", run=str(job.run), reason=result.get("reason"))
+
+    def _publish(self, job: JobRun) -> None:
+        started = time.monotonic()
+        reason = ""
+        while self._is_ours(job):
+            try:
+                result = self._pass(job, "publish", self._final_plan(job))
+            except TemporaryError as error:
+                result = {"ok": False, "retry": True, "reason": str(error)}
+            self._remember_folder(job, result)
+            if result.get("ok"):
+                break
+            if not result.get("retry"):
+                self._log.error("results_lost", run=str(job.run), reason=result.get("reason"))
+                break
+            if result.get("reason") != reason:
+                reason = str(result.get("reason"))
+                self._log.warning("results_delayed", run=str(job.run), reason=reason)
+            time.sleep(self._config.results.retry_s)
+        self._log.info(
+            "results_published",
+            run=str(job.run),
+            folder=job.state.results_folder,
+            duration_s=round(time.monotonic() - started, 3),
+        )
+        self._clear(job)
+
+    def _is_ours(self, job: JobRun) -> bool:
+        """Whether this node publishes the job: the batch host does, which is its first node."""
+        return expand_hostlist(job.request.nodes)[:1] == [self._node]
+
+    def _remember_folder(self, job: JobRun, result: dict[str, Any]) -> None:
+        folder = result.get("folder", "")
+        if folder and folder != job.state.results_folder:
+            job.advance(results_folder=folder)
+
+    def _plan(self, job: JobRun) -> dict[str, Any]:
+        return {
+            "out": str(job.spool.out),
+            "results": str(self._config.nas.results),
+            "folder": job.state.results_folder,
+            "facts": identity(job),
+        }
+
+    def _final_plan(self, job: JobRun) -> dict[str, Any]:
+        facts = collect(job, self._slurm)
+        return {
+            **self._plan(job),
+            "facts": facts,
+            "languages": list(self._config.messages.languages),
+        }
+
+    def _pass(self, job: JobRun, name: str, plan: dict[str, Any]) -> dict[str, Any]:
+        uid, gid = job.request.uid, job.request.gid
+        fields: wire.Fields = [("pass", name.encode()), ("plan", json.dumps(plan).encode())]
+        fields += [("uid", b"%d" % uid), ("gid", b"%d" % gid)]
+        fields += [("group", b"%d" % group) for group in blueprint.groups_of(uid, gid)]
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(job.spool.root / "publish.lock", flags, 0o600)
+        ours, theirs = socket.socketpair()
+        with self._places, ours:
+            try:
+                with theirs:
+                    self._forge.send(wire.Message("publish", fields), [theirs.fileno(), lock])
+                answer, _ = wire.receive(ours)
+            except (OSError, wire.WireError) as error:
+                return {"ok": False, "retry": True, "reason": f"the pass ended: {error}"}
+            finally:
+                os.close(lock)
+        if answer is None:
+            return {"ok": False, "retry": True, "reason": "the pass ended without an answer"}
+        result: dict[str, Any] = json.loads(answer.first("result"))
+        return result
+
+    def _clear(self, job: JobRun) -> None:
+        """Remove the run's folder; its link only while no later run owns it."""
+        keep_s = self._config.results.keep_local_h * 3600
+        if keep_s:
+            threading.Event().wait(keep_s)
+        link = self._sandboxes.spool.out_link(job.run.job_id)
+        try:
+            if os.readlink(link) == str(job.spool.out):
+                link.unlink()
+        except OSError:
+            pass  # no link, or no longer ours
+        shutil.rmtree(job.spool.root, ignore_errors=True)
+        self._mirrored.pop(str(job.run), None)
+        self._sandboxes.forget(job)
+
+
+def _size(path: Any) -> int:
+    try:
+        return int(os.lstat(path).st_size)
+    except OSError:
+        return -1

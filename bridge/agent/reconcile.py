@@ -1,0 +1,53 @@
+"""Compare records, sandboxes and Slurm's jobs, and end what has no job any more.
+
+Done at the agent's start and then now and then. A run is over only when Slurm said so;
+"could not ask" changes nothing. The records are read before Slurm is asked, so a job that
+begins in between is never taken for gone.
+"""
+
+import re
+from typing import Any
+
+from bridge.agent.job import JobRun
+from bridge.agent.sandboxes import Sandboxes
+from bridge.errors import NodeError, TemporaryError
+from bridge.slurm.jobs import SlurmControl
+
+_NAME = re.compile(r"slurm-job-(\d+)(?:-|$)")
+
+
+def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) -> bool:
+    """Compare once; returns whether Slurm and the runtimes could be asked."""
+    runs = [job for job in sandboxes.all() if job.state.name != "finished"]
+    try:
+        names = sandboxes.sandbox_names()
+        jobs = slurm.jobs_on(node)
+        _end_lost_runs(sandboxes, runs, jobs, log)
+        _remove_orphans(sandboxes, names, jobs, log)
+        if not sandboxes.node_fault and slurm.resume(node):
+            log.info("node_resumed", node=node)
+    except TemporaryError as error:
+        log.warning("reconcile_delayed", reason=str(error))
+        return False
+    except NodeError as error:
+        log.error("reconcile_failed", reason=str(error))
+        return False
+    return True
+
+
+def _end_lost_runs(sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int], log: Any) -> None:
+    for job in runs:
+        restarted = job is not sandboxes.latest(job.run.job_id)
+        if job.run.job_id in jobs and not restarted:
+            continue
+        log.info("run_lost", run=str(job.run))
+        sandboxes.end(job, dict(job.request.variables))
+
+
+def _remove_orphans(sandboxes: Sandboxes, names: set[str], jobs: set[int], log: Any) -> None:
+    owned = {job.state.sandbox_name for job in sandboxes.all() if job.state.name != "finished"}
+    for name in names - owned:
+        match = _NAME.match(name)
+        if match and int(match[1]) not in jobs:
+            sandboxes.remove_orphan(name)
+            log.info("orphan_removed", sandbox=name)

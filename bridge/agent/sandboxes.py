@@ -1,0 +1,252 @@
+"""The life of every run on this node, from the Prolog's word to the freed node.
+
+One thread makes one sandbox. Nothing here touches the NAS.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bridge.agent import blueprint
+from bridge.agent.job import JobRun, Request, State
+from bridge.config import Config
+from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
+from bridge.job_spool import NodeSpool, RunId
+from bridge.runtimes.host import HostRuntime
+from bridge.runtimes.podman import PodmanRuntime
+from bridge.runtimes.sandbox import Runtime, Sandbox
+from bridge.slurm.jobs import SlurmControl
+
+_REQUEUE_RETRY_S = 5.0
+_LONGEST_BACKOFF_S = 30.0
+
+
+class Sandboxes:
+    """The runs of this node. `on_finished` is called with each run whose sandbox is gone."""
+
+    def __init__(
+        self,
+        config: Config,
+        node: str,
+        slurm: SlurmControl,
+        log: Any,
+        on_finished: Callable[[JobRun], None],
+    ) -> None:
+        self._config = config
+        self._node = node
+        self._slurm = slurm
+        self._log = log
+        self._on_finished = on_finished
+        self.spool = NodeSpool.of(config.agent.spool_dir, node)
+        starts = threading.BoundedSemaphore(config.agent.parallel_starts)
+        self._runtimes: dict[str, Runtime] = {
+            "host": HostRuntime(),
+            "podman": PodmanRuntime(config.podman, node, starts),
+        }
+        self._jobs: dict[RunId, JobRun] = {}
+        self._lock = threading.Lock()
+        self._script_parent: Any = None
+        self.node_fault = ""
+
+    def load(self) -> None:
+        """Read every run's record from disk; a record that cannot be read is logged and left."""
+        for run in self.spool.runs():
+            try:
+                job = JobRun.load(run, self.spool.job(run))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._log.error("record_unreadable", run=str(run), reason=str(error))
+                continue
+            self._jobs[run] = job
+        self._log.info("records_loaded", runs=len(self._jobs))
+
+    def resume_work(self) -> None:
+        """Go on where an earlier agent stopped: make what was being made, publish what was over."""
+        for job in self.all():
+            if job.state.name == "accepted":
+                self._in_thread(job)
+            elif job.state.name == "finished":
+                self._on_finished(job)
+
+    def all(self) -> list[JobRun]:
+        """Return every run with a record, oldest first."""
+        with self._lock:
+            return [self._jobs[run] for run in sorted(self._jobs)]
+
+    def latest(self, job_id: int) -> JobRun | None:
+        """Return the job's latest run that is not over yet."""
+        runs = [job for job in self.all() if job.run.job_id == job_id]
+        alive = [job for job in runs if job.state.name != "finished"]
+        return alive[-1] if alive else None
+
+    def forget(self, job: JobRun) -> None:
+        """Drop a run whose folder is gone."""
+        with self._lock:
+            self._jobs.pop(job.run, None)
+
+    def prepare(self, variables: dict[str, str]) -> None:
+        """Record the job durably and begin to make its sandbox; the same run twice is fine."""
+        request = Request.of(variables)
+        job, is_new = self._accept(request)
+        if is_new:
+            self._log.info("job_accepted", run=str(job.run), user=variables.get("SLURM_JOB_USER"))
+            self._in_thread(job)
+
+    def _accept(self, request: Request) -> tuple[JobRun, bool]:
+        with self._lock:
+            known = self._jobs.get(request.run)
+            if known is not None:
+                return known, False
+            job = JobRun(request, self.spool.job(request.run), State(accepted_at=time.time()))
+            try:
+                job.spool.root.mkdir(mode=0o711, exist_ok=True)
+                job.spool.root.chmod(0o711)
+                blueprint.furnish_job(job, self.spool)
+                job.save_request()
+            except OSError as error:
+                raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
+            self._jobs[request.run] = job
+        return job, True
+
+    def _in_thread(self, job: JobRun) -> None:
+        threading.Thread(
+            target=self._make, args=(job,), name=f"make-{job.run}", daemon=True
+        ).start()
+
+    def _make(self, job: JobRun) -> None:
+        backoff_s = 1.0
+        while not job.cancelled.is_set():
+            try:
+                self._make_once(job)
+                return
+            except NodeError as error:
+                self._blame_node(job, error)
+                return
+            except TemporaryError as error:
+                if self._waited_too_long(job):
+                    self._requeue(job, error)
+                    return
+                job.say(f"{error.message}; trying again")
+                self._log.warning("sandbox_delayed", run=str(job.run), reason=str(error))
+            except PermanentError as error:
+                self._fail(job, "user", str(error))
+                return
+            job.cancelled.wait(backoff_s)
+            backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
+
+    def _make_once(self, job: JobRun) -> None:
+        started = time.monotonic()
+        name = blueprint.runtime_of(job, self._config)
+        if name == "host":
+            job.advance(name="ready", runtime=name)
+            return
+        share = self._share_of(job)
+        spec = blueprint.specification(
+            job, self._config, self._node, share, self.script_dir(job.run.job_id)
+        )
+        with job.lifecycle:
+            if job.cancelled.is_set():
+                return
+            job.advance(runtime=name, sandbox_name=spec.name)
+            entry = self._runtimes[name].start(spec, job.spool, job)
+            job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)
+        self._log.info(
+            "sandbox_ready",
+            run=str(job.run),
+            sandbox=spec.name,
+            image=spec.image,
+            duration_s=round(time.monotonic() - started, 3),
+        )
+
+    def _share_of(self, job: JobRun) -> Any:
+        told = self._slurm.job(job.run.job_id)
+        share = told.share_of(self._node) if told else None
+        if share is None:
+            raise TemporaryError(f"Slurm does not tell what job {job.run.job_id} has on this node")
+        return share
+
+    def script_dir(self, job_id: int) -> Any:
+        """Return where slurmd spools the script of a job (jobNNNNN in SlurmdSpoolDir)."""
+        if self._script_parent is None:
+            self._script_parent = self._slurm.slurmd_spool_dir(self._node)
+        return self._script_parent / f"job{job_id:05d}"
+
+    def _waited_too_long(self, job: JobRun) -> bool:
+        return time.time() - job.state.accepted_at > self._config.agent.sandbox_start_timeout_s
+
+    def _fail(self, job: JobRun, blame: str, reason: str) -> None:
+        self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
+        job.advance(name="failed", blame=blame, reason=reason)
+
+    def _requeue(self, job: JobRun, error: SbridgeError) -> None:
+        waited_s = int(time.time() - job.state.accepted_at)
+        reason = f"{error.message} (waited {waited_s} s)"
+        if self._requeued(job):
+            reason += "; the job was requeued"
+        else:
+            reason += "; the job may not be requeued, so it fails"
+        self._fail(job, "nobody", reason)
+
+    def _requeued(self, job: JobRun) -> bool:
+        while not job.cancelled.is_set():
+            try:
+                return self._slurm.requeue(job.run.job_id)
+            except TemporaryError as error:
+                self._log.warning("requeue_delayed", run=str(job.run), reason=str(error))
+                job.cancelled.wait(_REQUEUE_RETRY_S)
+        return True
+
+    def _blame_node(self, job: JobRun, error: NodeError) -> None:
+        """Drain this node first, so that the requeued job does not come back to it."""
+        self.node_fault = error.message
+        self._log.error("node_at_fault", run=str(job.run), node=self._node, reason=str(error))
+        try:
+            self._slurm.drain(self._node, error.message)
+        except TemporaryError as trouble:
+            self._log.error("node_not_drained", node=self._node, reason=str(trouble))
+        moved = self._requeued(job)
+        text = "the job was requeued" if moved else "the job may not be requeued, so it fails"
+        self._fail(job, "node", f"node {self._node} cannot run it ({error.message}); {text}")
+
+    def finish(self, variables: dict[str, str]) -> None:
+        """Free this node of the job; returns when its sandbox is gone.
+
+        Ends every run of the job up to the given one: slurmctld may count a requeue before
+        or after it runs the Epilog. Raises `NodeError` when a sandbox stays.
+        """
+        request = Request.of(variables)
+        runs = [job for job in self.all() if job.run.job_id == request.run.job_id]
+        due = [job for job in runs if job.run <= request.run]
+        if not runs and request.is_nas_job:
+            due = [self._accept(request)[0]]  # Epilog without Prolog: the results are still due
+        for job in due:
+            self.end(job, variables)
+
+    def end(self, job: JobRun, variables: dict[str, str]) -> None:
+        """Remove the run's sandbox and hand the run to publication; twice is fine."""
+        job.cancelled.set()
+        with job.lifecycle:
+            if job.state.name == "finished":
+                return
+            started = time.monotonic()
+            if job.state.sandbox_name:
+                self._runtimes[job.state.runtime].remove(job.state.sandbox_name)
+            job.advance(name="finished", finish=variables, sandbox=None)
+        self._log.info(
+            "sandbox_removed",
+            run=str(job.run),
+            sandbox=job.state.sandbox_name,
+            duration_s=round(time.monotonic() - started, 3),
+        )
+        self._on_finished(job)
+
+    def sandbox_names(self) -> set[str]:
+        """Return the sandboxes that are really there, of all runtimes in use."""
+        names = {self._config.agent.runtime, *self._config.agent.allowed_runtimes}
+        return set().union(*(self._runtimes[name].names() for name in names))
+
+    def remove_orphan(self, name: str) -> None:
+        """Remove a sandbox that no run owns."""
+        for runtime in self._runtimes.values():
+            if name in runtime.names():
+                runtime.remove(name)

@@ -1,0 +1,416 @@
+"""The one configuration file: TOML in, frozen dataclasses out, one class per component.
+
+Every field documents itself (`setting`), and the commented example file is generated from
+that. Unknown keys and ill-typed values are `ConfigError`s that name file, key and the
+nearest known key. Paths are absolute. The file is found by, in this order: an explicit path,
+$SBRIDGE_CONFIG, /etc/sbridge/sbridge.toml.
+"""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bridge.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/sbridge/sbridge.toml")
+
+
+def setting(default: Any, doc: str, **limits: Any) -> Any:
+    """Declare a field: its default, its documentation and its limits.
+
+    `doc` says meaning, unit, what 0 means and why this default. Limits: `low`, `high`
+    (inclusive), `choices` (allowed strings).
+    """
+    return field(default=default, metadata={"doc": doc, **limits})
+
+
+@dataclass(frozen=True)
+class Nas:
+    """The folders that users see. The watcher and the agents use the same ones."""
+
+    submit: Path = setting(
+        Path("/mnt/nas/slurm-jobs/submit"),
+        "Where users drop job files. Must let every submitting user create and rename files\n"
+        "(mode 1777, or group-writable); the watcher works in it with the owner's uid.",
+    )
+    processed: Path = setting(
+        Path("/mnt/nas/slurm-jobs/processed"),
+        "Where accepted job files go, as <jobid>_<name>. Same file system as `submit`, because\n"
+        "a file is moved by rename.",
+    )
+    failed: Path = setting(
+        Path("/mnt/nas/slurm-jobs/failed"),
+        "Where refused job files go, each with a <name>.error.txt. Same file system as `submit`.",
+    )
+    results: Path = setting(
+        Path("/mnt/nas/results"),
+        "Where results/<JOB_ID>/ appear. Must let every user create folders (mode 1777).",
+    )
+
+
+@dataclass(frozen=True)
+class Messages:
+    """How sbridge speaks to users."""
+
+    languages: tuple[str, ...] = setting(
+        ("en", "ko"),
+        "Languages of error files and summaries, in the order in which they are written.\n"
+        "The first one is used where there is room for one only (a job's stderr).",
+        choices=("en", "ko"),
+    )
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """The daemon that takes job files from the NAS to sbatch."""
+
+    state_dir: Path = setting(
+        Path("/var/lib/sbridge/watcher"),
+        "Local folder (never on the NAS) for locks of submissions under way.",
+    )
+    scan_interval_s: float = setting(
+        5.0,
+        "Seconds between two full scans of `nas.submit`. The scan is the truth; inotify only\n"
+        "makes it faster, and sees nothing that other NFS clients do.",
+        low=0.1,
+        high=3600.0,
+    )
+    settle_s: float = setting(
+        3.0,
+        "A file found by a scan is taken once its size and times have not changed for this many\n"
+        "seconds. A file that inotify saw closed or renamed into place is taken at once.",
+        low=0.0,
+        high=3600.0,
+    )
+    max_job_file_kib: int = setting(
+        4096, "Largest job file, in KiB. slurmctld refuses scripts above 4 MiB.", low=1, high=65536
+    )
+    min_uid: int = setting(
+        1000, "Files of users with a smaller uid are refused: root never submits.", low=1
+    )
+    parallel_submissions: int = setting(
+        8, "How many submissions run at once; each is one short-lived process.", low=1, high=64
+    )
+    nas_timeout_s: float = setting(
+        30.0,
+        "A NAS access that takes longer is given up and logged; the folder then counts as\n"
+        "unreachable, never as empty.",
+        low=1.0,
+        high=3600.0,
+    )
+    sbatch_timeout_s: float = setting(
+        60.0,
+        "An sbatch that takes longer is ended; then Slurm is asked for the submission's tag.",
+        low=1.0,
+        high=3600.0,
+    )
+    doubt_settle_s: float = setting(
+        20.0,
+        "After a submission whose end is unknown, Slurm must deny knowing its tag for this many\n"
+        "seconds before it is submitted again: a request may still wait in slurmctld's queue.\n"
+        "Twice Slurm's MessageTimeout.",
+        low=0.0,
+        high=3600.0,
+    )
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The daemon on each compute node that owns its sandboxes."""
+
+    run_dir: Path = setting(
+        Path("/run/sbridge"),
+        "Holds <node>/agent.sock. The hooks and sbridge-run are installed with this path.",
+    )
+    spool_dir: Path = setting(
+        Path("/var/spool/sbridge"),
+        "Local disk for the jobs' records and outputs, as <node>/jobs/<jobid>.<restart>/. Needs\n"
+        "room for the outputs of all running NAS jobs.",
+    )
+    runtime: str = setting(
+        "podman",
+        "The runtime of jobs that name none with #K8S_RUNTIME. `host` makes no sandbox.",
+        choices=("podman", "host"),
+    )
+    allowed_runtimes: tuple[str, ...] = setting(
+        ("podman",), "What #K8S_RUNTIME may ask for.", choices=("podman", "host")
+    )
+    step_cgroup: str = setting(
+        "auto",
+        "Which cgroup a job's processes are in: `slurm`, the step's own (Slurm then limits,\n"
+        "signals and accounts them); `sandbox`, the container's; `auto`, the step's where Slurm\n"
+        "made one (proctrack/cgroup), else the container's.",
+        choices=("auto", "slurm", "sandbox"),
+    )
+    sandbox_start_timeout_s: float = setting(
+        600.0,
+        "How long a step waits for its sandbox when nobody is to blame; then the job is requeued.",
+        low=1.0,
+    )
+    parallel_starts: int = setting(8, "How many sandboxes are made at once.", low=1, high=64)
+    reconcile_interval_s: float = setting(
+        300.0,
+        "Seconds between two comparisons of sandboxes, records and Slurm's jobs (also done at\n"
+        "start). A job is only taken for gone when Slurm said so.",
+        low=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What every sandbox looks like, whatever the runtime."""
+
+    init: Path = setting(
+        Path("/usr/bin/catatonit"),
+        "A static init on the node, mounted into each sandbox as its first process: any image\n"
+        "works, even one without a shell.",
+    )
+    mounts: tuple[str, ...] = setting(
+        ("/home", "/mnt/nas"),
+        "Paths of the node that every sandbox sees at the same place; `:ro` behind one makes it\n"
+        "read-only. A path that the node lacks is left out.",
+    )
+    allowed_images: tuple[str, ...] = setting(
+        ("*",),
+        "Shell patterns of the images that jobs may name; `*` alone allows all. The full\n"
+        "reference as the job wrote it must match one.",
+    )
+    host_network: bool = setting(
+        True,
+        "Share the node's network, as a Slurm job natively does. False gives each sandbox one\n"
+        "of its own.",
+    )
+
+
+@dataclass(frozen=True)
+class Podman:
+    """The Podman runtime."""
+
+    command: str = setting("podman", "The program, by name or absolute path.")
+    global_options: tuple[str, ...] = setting(
+        (), "Options put before podman's subcommand, such as `--root=…` and `--runroot=…`."
+    )
+    containers_conf: str = setting(
+        "", "A containers.conf for this use only; empty means Podman's own."
+    )
+    timeout_s: float = setting(
+        60.0,
+        "A podman command that takes longer is ended. Pulling an image has no such limit.",
+        low=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What becomes of a NAS job's outputs."""
+
+    mirror_interval_s: float = setting(
+        2.0,
+        "While a job runs, what it has written to stdout and stderr since is appended to the\n"
+        "NAS every so many seconds.",
+        low=0.1,
+    )
+    parallel_publications: int = setting(
+        4, "How many results are brought to the NAS at once per node.", low=1, high=64
+    )
+    retry_s: float = setting(
+        15.0, "Seconds until the next try when the NAS did not take the results.", low=0.1
+    )
+    keep_local_h: float = setting(
+        0.0,
+        "Hours that a job's local copy stays after its results are complete on the NAS.\n"
+        "0 removes it at once.",
+        low=0.0,
+    )
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """How Slurm is reached."""
+
+    bin_dir: Path = setting(Path("/usr/bin"), "Where sbatch, squeue, scontrol and sacct are.")
+    conf: str = setting(
+        "", "Path of slurm.conf; empty means $SLURM_CONF or what Slurm was built with."
+    )
+    timeout_s: float = setting(
+        30.0, "A Slurm query that takes longer counts as not answered.", low=1.0
+    )
+
+
+@dataclass(frozen=True)
+class Logging:
+    """Where the daemons and hooks log."""
+
+    dir: Path = setting(
+        Path("/var/log/sbridge"),
+        "One JSON object per line in <component>.log (watcher.log, agent-<node>.log).",
+    )
+    level: str = setting(
+        "info",
+        "The least severe level that is written.",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file; each field is one table of it."""
+
+    nas: Nas = field(default_factory=Nas)
+    messages: Messages = field(default_factory=Messages)
+    watcher: Watcher = field(default_factory=Watcher)
+    agent: Agent = field(default_factory=Agent)
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    podman: Podman = field(default_factory=Podman)
+    results: Results = field(default_factory=Results)
+    slurm: Slurm = field(default_factory=Slurm)
+    logging: Logging = field(default_factory=Logging)
+
+
+def find_path(explicit: Path | None = None) -> Path:
+    """Return the configuration file's path; it need not exist."""
+    if explicit is not None:
+        return explicit
+    return Path(os.environ.get("SBRIDGE_CONFIG") or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read the file at `path`; raises `ConfigError` naming the file and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "`sbridge config example` prints one to begin with."
+        raise ConfigError(f"{path}: cannot be read: {error}", hint=hint) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Config:
+    """Read configuration text; `source` names it in errors."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    sections = typing.get_type_hints(Config)
+    for name, table in tables.items():
+        if name not in sections:
+            raise _unknown(source, name, list(sections))
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: {name} must be a table: [{name}]")
+    return Config(
+        **{name: _section(sections[name], table, name, source) for name, table in tables.items()}
+    )
+
+
+def _section(kind: Any, table: dict[str, Any], section: str, source: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        name = f"{section}.{key}"
+        if key not in fields:
+            raise _unknown(source, name, [f"{section}.{known}" for known in fields])
+        values[key] = _value(hints[key], value, fields[key].metadata, f"{source}: {name}")
+    return kind(**values)
+
+
+def _value(kind: Any, value: Any, limits: typing.Mapping[str, Any], where: str) -> Any:
+    if kind is Path:
+        return _absolute_path(value, where)
+    if kind is bool:
+        return _checked(isinstance(value, bool), value, where, "true or false")
+    if kind is int or kind is float:
+        return _number(kind, value, limits, where)
+    if kind is str:
+        text = _checked(isinstance(value, str), value, where, "a string")
+        return _choice(text, limits, where)
+    return _strings(value, limits, where)
+
+
+def _absolute_path(value: Any, where: str) -> Path:
+    absolute = isinstance(value, str) and PurePosixPath(value).is_absolute()
+    return Path(_checked(absolute, value, where, "an absolute path"))
+
+
+def _number(kind: Any, value: Any, limits: typing.Mapping[str, Any], where: str) -> Any:
+    is_number = isinstance(value, (int, float) if kind is float else int)
+    wanted = "a number" if kind is float else "a whole number"
+    number = kind(_checked(is_number and not isinstance(value, bool), value, where, wanted))
+    low, high = limits.get("low"), limits.get("high")
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ConfigError(f"{where} must be {bounds}, not {value!r}")
+    return number
+
+
+def _strings(value: Any, limits: typing.Mapping[str, Any], where: str) -> tuple[str, ...]:
+    are_strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    items = _checked(are_strings, value, where, "a list of strings")
+    return tuple(_choice(item, limits, where) for item in items)
+
+
+def _choice(value: str, limits: typing.Mapping[str, Any], where: str) -> str:
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{where} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _checked(is_right: bool, value: Any, where: str, wanted: str) -> Any:
+    if not is_right:
+        raise ConfigError(f"{where} must be {wanted}, not {value!r}")
+    return value
+
+
+def _unknown(source: str, name: str, known: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(known)}."
+    return ConfigError(f"{source}: unknown key {name}", hint=hint)
+
+
+def example() -> str:
+    """Return a commented file that shows every setting at its default."""
+    lines = [
+        "# sbridge configuration. Every setting is shown with its default, commented out.",
+        "# `sbridge config check` reads this file and says what is wrong with it.",
+    ]
+    for section in dataclasses.fields(Config):
+        kind = typing.get_type_hints(Config)[section.name]
+        lines += ["", f"# {kind.__doc__}", f"[{section.name}]"]
+        for entry in dataclasses.fields(kind):
+            lines += ["", *(f"# {line}" for line in entry.metadata["doc"].split("\n"))]
+            if "choices" in entry.metadata:
+                lines.append(f"# One of: {', '.join(entry.metadata['choices'])}.")
+            lines.append(f"#{entry.name} = {toml_value(entry.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def show(config: Config) -> str:
+    """Return the configuration in force as TOML."""
+    lines: list[str] = []
+    for section in dataclasses.fields(config):
+        part = getattr(config, section.name)
+        lines += [f"[{section.name}]"]
+        lines += [
+            f"{f.name} = {toml_value(getattr(part, f.name))}" for f in dataclasses.fields(part)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def toml_value(value: Any) -> str:
+    """Return a setting's value in TOML's notation."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    )

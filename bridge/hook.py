@@ -1,0 +1,86 @@
+"""What Prolog and Epilog share: tell the agent, and drain this node when it is dead.
+
+Standard library only. A hook has no PATH and no HOME, runs as root and must end well
+within slurmctld's MessageTimeout (10 s). It exits 0 for everything that is not this node's
+fault.
+"""
+
+import os
+import socket
+import sys
+import time
+
+from bridge import wire
+
+AGENT_TIMEOUT_S = 5.0
+_RETRY_S = 0.1
+_MARKER = "sbridge1?"
+_SCONTROL = ("/usr/bin/scontrol", "/usr/local/bin/scontrol", "/opt/slurm/bin/scontrol")
+_SCONTROL_TIMEOUT_S = 3
+
+
+def run(kind: str, run_dir: str) -> int:
+    """Send `kind` ("prepare" or "finish") with the hook's variables to this node's agent.
+
+    Returns the hook's exit code: 1, after draining the node, when the agent is at fault.
+    """
+    if not _concerns_sbridge():
+        return 0
+    node = os.environ.get("SLURMD_NODENAME", "")
+    address = os.path.join(run_dir, node, "agent.sock")
+    deadline = time.monotonic() + AGENT_TIMEOUT_S
+    fault = _tell(address, wire.Message(kind, _variables()), deadline)
+    if not fault:
+        return 0
+    job_id = os.environ.get("SLURM_JOB_ID", "?")
+    reason = f"sbridge: {kind} of job {job_id}: {fault}"
+    print(f"{reason}; draining {node}", file=sys.stderr)
+    _drain(node, reason)
+    return 1
+
+
+def _concerns_sbridge() -> bool:
+    texts = (os.environ.get("SLURM_JOB_EXTRA", ""), os.environ.get("SLURM_JOB_COMMENT", ""))
+    return any(text.rpartition(" ")[2].startswith(_MARKER) for text in texts)
+
+
+def _variables() -> wire.Fields:
+    return [
+        (os.fsdecode(key), value)
+        for key, value in os.environb.items()
+        if key.startswith((b"SLURM", b"CUDA_VISIBLE_DEVICES"))
+    ]
+
+
+def _tell(address: str, message: wire.Message, deadline: float) -> str:
+    """Return what is wrong with the node, empty when the agent took the message."""
+    fault = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(max(0.1, deadline - time.monotonic()))
+                connection.connect(address)
+                wire.send(connection, message)
+                answer, _ = wire.receive(connection)
+        except (OSError, wire.WireError) as error:
+            fault = f"agent does not answer at {address} ({error})"
+        else:
+            if answer is not None:
+                return "" if answer.kind == "ok" else answer.text("text", "the agent refused")
+            fault = f"agent at {address} ended without an answer"
+        time.sleep(_RETRY_S)
+    return fault
+
+
+def _drain(node: str, reason: str) -> None:
+    """Drain with our reason before slurmctld does it with its own; a failure changes nothing."""
+    import subprocess  # only here: it costs as much as the rest of the hook
+
+    program = next((path for path in _SCONTROL if os.access(path, os.X_OK)), None)
+    if program is None:
+        return
+    command = [program, "update", f"NodeName={node}", "State=DRAIN", f"Reason={reason[:200]}"]
+    try:
+        subprocess.run(command, timeout=_SCONTROL_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"sbridge: could not drain {node}: {error}", file=sys.stderr)

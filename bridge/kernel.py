@@ -1,0 +1,201 @@
+"""The few system calls that Python 3.11 lacks, and what /proc and cgroupfs tell.
+
+Every function that names a process takes a descriptor of its /proc folder: unlike a pid,
+it never comes to mean another process.
+"""
+
+import ctypes
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Join the namespace behind `descriptor` (setns(2)); `kind` is one CLONE_NEW… flag."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def renounce_privileges(uid: int, gid: int, groups: list[int]) -> None:
+    """Become the user for good: no capability, none to be gained, not to be traced.
+
+    Must run in a process with one thread. Drops the bounding set first, which needs the
+    capability that it drops.
+    """
+    capability = 0
+    while (held := _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)) >= 0:
+        if held:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl(PR_CAPBSET_DROP)")
+        capability += 1
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    make_undumpable()
+
+
+def make_undumpable() -> None:
+    """Keep every other process of the user from tracing or reading this one."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+
+
+def _check(result: int, name: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def open_process(pid: int) -> int:
+    """Return a descriptor of /proc/<pid>; raises OSError (ESRCH, ENOENT) when there is none."""
+    return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def read(process: int, name: str) -> bytes:
+    """Return the content of /proc/<pid>/`name`."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a process is: its real, effective, saved and file-system ids, and its groups."""
+
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    groups: tuple[int, ...]
+    umask: int
+
+
+def identity(process: int) -> Identity:
+    """Read the process's ids; a process whose ids are not all one changed them itself."""
+    lines = dict(line.partition(b":")[::2] for line in read(process, "status").splitlines())
+
+    def numbers(key: bytes) -> tuple[int, ...]:
+        return tuple(map(int, lines[key].split()))
+
+    return Identity(numbers(b"Uid"), numbers(b"Gid"), numbers(b"Groups"), int(lines[b"Umask"], 8))
+
+
+def start_ticks(process: int) -> int:
+    """Return when the process started, in clock ticks since boot: with its pid, its name."""
+    return int(read(process, "stat").rpartition(b")")[2].split()[19])
+
+
+def nice(process: int) -> int:
+    """Return the process's nice value, -20 to 19."""
+    return int(read(process, "stat").rpartition(b")")[2].split()[16])
+
+
+_LIMITS = {
+    b"Max cpu time": resource.RLIMIT_CPU,
+    b"Max file size": resource.RLIMIT_FSIZE,
+    b"Max data size": resource.RLIMIT_DATA,
+    b"Max stack size": resource.RLIMIT_STACK,
+    b"Max core file size": resource.RLIMIT_CORE,
+    b"Max resident set": resource.RLIMIT_RSS,
+    b"Max processes": resource.RLIMIT_NPROC,
+    b"Max open files": resource.RLIMIT_NOFILE,
+    b"Max locked memory": resource.RLIMIT_MEMLOCK,
+    b"Max address space": resource.RLIMIT_AS,
+    b"Max pending signals": resource.RLIMIT_SIGPENDING,
+    b"Max msgqueue size": resource.RLIMIT_MSGQUEUE,
+    b"Max nice priority": resource.RLIMIT_NICE,
+    b"Max realtime priority": resource.RLIMIT_RTPRIO,
+    b"Max realtime timeout": resource.RLIMIT_RTTIME,
+}
+
+
+def limits(process: int) -> dict[int, tuple[int, int]]:
+    """Return the process's resource limits: RLIMIT_… → (soft, hard)."""
+    found = {}
+    for line in read(process, "limits").splitlines()[1:]:
+        kind = _LIMITS.get(line[:26].strip())
+        if kind is not None:
+            soft, hard = line[26:].split()[:2]
+            found[kind] = (_limit(soft), _limit(hard))
+    return found
+
+
+def _limit(text: bytes) -> int:
+    return resource.RLIM_INFINITY if text == b"unlimited" else int(text)
+
+
+def set_limit(kind: int, soft: int, hard: int) -> None:
+    """Set a limit of this process, or the nearest that CAP_SYS_RESOURCE's absence allows."""
+    try:
+        resource.setrlimit(kind, (soft, hard))
+    except (ValueError, PermissionError):
+        ceiling = resource.getrlimit(kind)[1]
+        hard = _least(hard, ceiling)
+        resource.setrlimit(kind, (_least(soft, hard), hard))
+
+
+def _least(one: int, other: int) -> int:
+    finite = [value for value in (one, other) if value != resource.RLIM_INFINITY]
+    return min(finite) if finite else resource.RLIM_INFINITY
+
+
+def cgroup_paths(process: int) -> dict[str, str]:
+    """Return the process's cgroups: controllers ("" for v2) → path."""
+    lines = read(process, "cgroup").decode("utf-8", "surrogateescape").splitlines()
+    return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+
+
+def cgroup_mounts() -> dict[str, Path]:
+    """Return where each hierarchy is mounted: its mount options ("" for v2) → path."""
+    mounts: dict[str, Path] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        place = before.split()
+        if place[3] != "/":
+            continue
+        if kind == "cgroup2":
+            mounts[""] = Path(place[4])
+        elif kind == "cgroup":
+            mounts[options.rpartition(" ")[2]] = Path(place[4])
+    return mounts
+
+
+def join_cgroups(paths: dict[str, str]) -> None:
+    """Move this process into the given cgroups (`cgroup_paths` of another process)."""
+    mounts = cgroup_mounts()
+    for controllers, path in paths.items():
+        mount = _mount_of(controllers, mounts)
+        if mount is None:
+            continue
+        procs = mount / path.lstrip("/") / "cgroup.procs"
+        descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"0")
+        finally:
+            os.close(descriptor)
+
+
+def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
+    if not controllers:
+        return mounts.get("")
+    wanted = set(controllers.split(","))
+    for options, path in mounts.items():
+        if options and wanted <= set(options.split(",")):
+            return path
+    return None
+
+
+def in_slurm_cgroup(paths: dict[str, str]) -> bool:
+    """Whether Slurm made a cgroup for the process (proctrack/cgroup or task/cgroup)."""
+    return any("/slurm" in path and "/job_" in path for path in paths.values())

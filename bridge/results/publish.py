@@ -1,0 +1,180 @@
+"""The final pass: everything a finished job left, complete, verified and summed up.
+
+Steps, in this order, each of which may be done again after a crash anywhere:
+1. drafts of a publication that crashed are removed
+2. stdout.log, stderr.log  completed and compared with the job's
+3. outputs/                copied
+4. checksums.txt           what 2 and 3 put there, for `sha256sum -c`
+5. job_summary.txt         for people
+6. job_summary.json        for programs; by rename: from now on the folder is complete
+7. .incomplete             removed
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.results import checksums, mirror, source, summary, transfer
+from bridge.results.folder import MARKER, SUMMARY, ResultFolder, remove
+from bridge.results.plan import Plan, carry_out
+from bridge.results.remark import Remarks
+from bridge.results.source import Skip
+from bridge.results.summary import JobFacts, Published
+from bridge.results.transfer import Copied
+from bridge.results.tree import Tree
+
+OUTPUTS = "outputs"
+_ALL = 1 << 62
+
+OnFile = Callable[[str, Copied], None]
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a plan (see `plan`) once; the same again continues where this one failed.
+
+    The answer also has `files`, `bytes` and `skipped`, or `already`: true when this run's
+    results were complete before.
+    """
+    return carry_out(request, _act)
+
+
+def publish(plan: Plan, out: int, folder: ResultFolder) -> Published:
+    """Fill and complete `folder` from the open local folder `out`.
+
+    Raises OSError and `Trouble` when the NAS does not do its part.
+    """
+    folder.remove_drafts()
+    published = _Publication(folder).run(out)
+    facts = JobFacts.of(plan.facts)
+    published_at = time.time()
+    text = summary.text(facts, published, plan.languages, time.localtime)
+    folder.write(summary.TEXT, text.encode("utf-8", "backslashreplace"))
+    folder.write(SUMMARY, summary.json_bytes(summary.document(facts, published, published_at)))
+    _unmark(folder)
+    return published
+
+
+def _act(plan: Plan, out: int, folder: ResultFolder) -> dict[str, Any]:
+    if folder.is_complete:
+        _unmark(folder)
+        return {"already": True}
+    published = publish(plan, out, folder)
+    return {
+        "already": False,
+        "files": published.files,
+        "bytes": published.size,
+        "skipped": published.skipped.count,
+    }
+
+
+def _unmark(folder: ResultFolder) -> None:
+    remove(MARKER, folder.descriptor)
+    os.fsync(folder.descriptor)
+
+
+@dataclass
+class _Publication:
+    """Steps 2 to 4."""
+
+    folder: ResultFolder
+
+    def run(self, out: int) -> Published:
+        descriptor, draft = self.folder.draft()
+        with os.fdopen(descriptor, "wb") as listing:
+
+            def add(path: str, copied: Copied) -> None:
+                listing.write(checksums.line(copied.sha256, path))
+
+            tree = Tree(self.folder, add)
+            logs = [_Log(name, self.folder, tree.skipped).publish(out, add) for name in mirror.LOGS]
+            self._publish_outputs(tree, out)
+            listing.flush()
+            os.fchmod(descriptor, 0o644)
+            sha256 = transfer.read_back(descriptor).sha256
+        self.folder.put(draft, checksums.NAME)
+        os.fsync(self.folder.descriptor)
+        return Published(
+            stdout=logs[0],
+            stderr=logs[1],
+            files=tree.files,
+            size=tree.size,
+            skipped=tree.skipped,
+            notes=tree.notes,
+            checksums_sha256=sha256,
+        )
+
+    def _publish_outputs(self, tree: Tree, out: int) -> None:
+        try:
+            source.look(OUTPUTS, out)
+        except Skip:  # the job removed it; the layout stays the same for whoever looks
+            try:
+                os.mkdir(OUTPUTS, 0o755, dir_fd=self.folder.descriptor)
+            except FileExistsError:
+                return
+        else:
+            tree.publish(OUTPUTS, out)
+
+
+@dataclass
+class _Log:
+    """stdout.log or stderr.log: mostly there already, so it is completed rather than copied."""
+
+    name: str
+    folder: ResultFolder
+    skipped: Remarks
+
+    def publish(self, out: int, add: OnFile) -> Copied | None:
+        """Return what is there at the end; None when nothing can be."""
+        try:
+            copied = self._complete(out)
+        except Skip as skip:
+            self.skipped.add(self.name, skip.kind)
+            copied = self._as_mirrored()
+        if copied is not None:
+            add(self.name, copied)
+        return copied
+
+    def _complete(self, out: int) -> Copied | None:
+        try:
+            log, _ = source.open_file(self.name, out)
+        except Skip as skip:
+            if skip.kind == "vanished":  # a job that never began has no logs
+                return self._as_mirrored()
+            raise
+        try:
+            return self._append(log) or transfer.publish_file(
+                self.name, out, self.folder, self.folder.descriptor
+            )
+        finally:
+            os.close(log)
+
+    def _append(self, log: int) -> Copied | None:
+        """Complete the mirrored copy; None when it does not equal the job's log then."""
+        before = os.fstat(log)
+        if transfer.is_in_place(self.name, self.folder.descriptor, before):
+            return transfer.digest_of(log, before.st_size)
+        copy = mirror.open_copy(self.name, self.folder)
+        if copy is None:
+            return None
+        try:
+            mirror.append_new(log, copy, _ALL)
+            wanted = transfer.digest_of(log, before.st_size)
+            if transfer.read_back(copy) != wanted:
+                return None
+            transfer.dress(copy, before)
+            os.fsync(copy)
+            return wanted
+        finally:
+            os.close(copy)
+
+    def _as_mirrored(self) -> Copied | None:
+        copy = mirror.open_copy(self.name, self.folder)
+        if copy is None:
+            return None
+        try:
+            os.fchmod(copy, 0o644)
+            return transfer.read_back(copy)
+        finally:
+            os.close(copy)

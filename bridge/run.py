@@ -1,0 +1,247 @@
+"""sbridge-run: the interpreter of a job script that runs in a sandbox.
+
+Runs as the job's user, in the job's step, without credentials, with the standard library
+only. It hands its own open files to the node's agent and stays as the process that Slurm
+knows: it passes signals on and ends as the script ended.
+
+1. connecting   no agent answers: say so and try again
+2. waiting      the agent says why there is no sandbox yet; a signal ends this process
+3. entered      the keeper holds the script; signals are passed on
+4. ended        exit, or die of the signal, as the script did
+A job that needs no sandbox (runtime `host`) leaves 2 by becoming its interpreter.
+"""
+
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+
+from bridge import wire
+
+AGENT_TIMEOUT_S = 300.0
+_RETRY_S = 0.25
+_FATAL_EXIT_CODE = 1
+_KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
+_UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD)
+
+
+def main(run_dir: str) -> int:
+    """Run the interpreter and script of the command line in the job's sandbox.
+
+    `run_dir` is the agent's; returns the exit code.
+    """
+    if len(sys.argv) < 2:
+        return _fail("usage: sbridge-run INTERPRETER [SCRIPT [ARGUMENT…]]")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    environment = _environment()
+    node = environment.get(b"SLURMD_NODENAME", b"")
+    if not node or not environment.get(b"SLURM_JOB_ID"):
+        return _fail("not inside a Slurm job (SLURM_JOB_ID and SLURMD_NODENAME are not set)")
+    step = Step(os.path.join(os.fsencode(run_dir), node, b"agent.sock"), environment)
+    return step.run()
+
+
+class Step:
+    """The conversation of one step with the agent and then its keeper."""
+
+    def __init__(self, address: bytes, environment: dict[bytes, bytes]) -> None:
+        self._address = address
+        self._environment = environment
+        self._argv = _interpreter_argv(
+            os.fsencode(sys.argv[1]), list(map(os.fsencode, sys.argv[2:]))
+        )
+        self._said = b""
+
+    def run(self) -> int:
+        """Go through the states; returns the exit code, or does not return."""
+        deadline = time.monotonic() + AGENT_TIMEOUT_S
+        while True:
+            connection = self._connect(deadline)
+            if connection is None:
+                where = os.fsdecode(self._address)
+                return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
+            try:
+                self._ask(connection)
+                answer = self._wait(connection)
+            except (OSError, wire.WireError):
+                answer = None
+            if answer is None:
+                self._say(b"the sbridge agent of this node went away; waiting for its return")
+                time.sleep(_RETRY_S)
+                continue
+            if answer.kind == "entered":
+                try:
+                    return self._accompany(connection)
+                except (OSError, wire.WireError):
+                    return _fail(_KEEPER_GONE)
+            return self._obey(answer)
+
+    def _connect(self, deadline: float) -> socket.socket | None:
+        while time.monotonic() < deadline:
+            connection = _above_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                connection.connect(self._address)
+                return connection
+            except OSError:
+                connection.close()
+                self._say(b"waiting for the sbridge agent of this node")
+                time.sleep(_RETRY_S)
+        return None
+
+    def _ask(self, connection: socket.socket) -> None:
+        numbers = _inherited_descriptors()
+        fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
+        fields += [("arg", argument) for argument in self._argv]
+        fields += [("env", key + b"=" + value) for key, value in self._environment.items()]
+        fields.append(("cwd", _working_directory()))
+        script = _open_script(self._argv)
+        if script is not None:
+            numbers.append(script)
+            fields.append(("script", b"1"))
+        try:
+            wire.send(connection, wire.Message("enter", fields), numbers)
+        finally:
+            if script is not None:
+                os.close(script)
+
+    def _wait(self, connection: socket.socket) -> wire.Message | None:
+        while True:
+            message, _ = wire.receive(connection)
+            if message is None or message.kind != "waiting":
+                return message
+            self._say(message.first("text"))
+
+    def _obey(self, answer: wire.Message) -> int:
+        if answer.kind == "exec":
+            return self._become(answer)
+        text = answer.text("text") or f"unexpected answer {answer.kind!r} of the agent"
+        return _fail(text, int(answer.first("exit_code") or _FATAL_EXIT_CODE))
+
+    def _become(self, answer: wire.Message) -> int:
+        for pair in answer.every("env"):
+            key, _, value = pair.partition(b"=")
+            self._environment[key] = value
+        argv = answer.every("arg") + self._argv
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        try:
+            os.execve(argv[0], argv, self._environment)
+        except OSError as error:
+            # As slurmstepd does when it cannot start a script: the errno is the exit code.
+            return _fail(
+                f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE
+            )
+
+    def _accompany(self, connection: socket.socket) -> int:
+        wakeup, wakeup_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+        for number in signal.valid_signals() - set(_UNCATCHABLE):
+            signal.signal(number, _noted)
+        # The keeper starts the script only now, when no signal can be lost any more.
+        wire.send(connection, wire.Message("go"))
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        poll.register(connection, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if wakeup in ready:
+                for byte in os.read(wakeup, 4096):
+                    wire.send(connection, wire.Message("signal", [("number", b"%d" % byte)]))
+            if connection.fileno() in ready:
+                message, _ = wire.receive(connection)
+                if message is None:
+                    return _fail(_KEEPER_GONE)
+                if message.kind == "exited":
+                    return _end(message)
+                self._say(message.first("text"))
+
+    def _say(self, text: bytes) -> None:
+        if text and text != self._said:
+            self._said = text
+            _print(text)
+
+
+def _interpreter_argv(interpreter: bytes, rest: list[bytes]) -> list[bytes]:
+    """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
+    program, _, argument = interpreter.strip().partition(b" ")
+    return [program, *filter(None, [argument.strip()]), *rest]
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the environment as it was given; os.environ may have been added to by Python."""
+    with open("/proc/self/environ", "rb") as file:
+        entries = file.read().split(b"\0")
+    return {
+        key: value for key, equals, value in (entry.partition(b"=") for entry in entries) if equals
+    }
+
+
+def _inherited_descriptors() -> list[int]:
+    numbers = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                numbers.append(int(name))
+        except OSError:
+            continue  # the listing's own descriptor
+    return sorted(numbers)[: wire.MAX_DESCRIPTORS - 2]
+
+
+def _above_stdio(connection: socket.socket) -> socket.socket:
+    """Keep 0, 1 and 2 closed for the script if the step has them closed."""
+    if connection.fileno() > 2:
+        return connection
+    number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+    connection.close()
+    return socket.socket(fileno=number)
+
+
+def _working_directory() -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:
+        return b"/"
+
+
+def _open_script(argv: list[bytes]) -> int | None:
+    """Open the batch script, so that the keeper can show it inside without reading a path."""
+    for argument in argv[1:3]:
+        if os.path.basename(argument) == b"slurm_script":
+            try:
+                return os.open(argument, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+    return None
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the wake-up descriptor tells the loop."""
+
+
+def _end(message: wire.Message) -> int:
+    if message.first("text"):
+        _print(message.first("text"))
+    status = int(message.first("status"))
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core was the script's to dump
+    if number not in _UNCATCHABLE:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
+
+
+def _fail(text: str, exit_code: int = _FATAL_EXIT_CODE) -> int:
+    _print(os.fsencode(text))
+    return exit_code
+
+
+def _print(text: bytes) -> None:
+    try:
+        os.write(2, b"sbridge: " + text + b"\n")
+    except OSError:
+        pass  # the step has no stderr

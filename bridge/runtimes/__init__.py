@@ -1,0 +1,1 @@
+"""The outside worlds that hold sandboxes: one module per runtime, one interface (sandbox.py)."""

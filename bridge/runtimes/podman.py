@@ -1,0 +1,159 @@
+"""The runtime `podman`: `podman kube play` of the same manifest that Kubernetes gets.
+
+The only module that starts podman. Sandboxes are pods labelled with their node, so several
+agents may share one podman storage. No daemon, no watch: a sandbox that ends is noticed by
+the kernel ending what was in it.
+"""
+
+import json
+import os
+import re
+import threading
+
+from bridge import command, kernel
+from bridge.config import Podman
+from bridge.durable import write_atomically
+from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
+from bridge.job_spool import JobSpool
+from bridge.runtimes import manifest
+from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
+
+_PULL_TIMEOUT_S = 24 * 3600.0
+_UNKNOWN_IMAGE = "image not known"
+
+# What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
+# because a strange image must never drain one node after the other.
+_TEMPORARY = re.compile(
+    r"connection refused|i/o timeout|TLS handshake timeout|connection reset|network is unreachable"
+    r"|no route to host|server misbehaving|temporary failure|toomanyrequests|50[0234] |EOF$"
+    r"|context deadline exceeded",
+    re.IGNORECASE,
+)
+_NODE = re.compile(
+    r"no space left on device|input/output error|read-only file system|cannot allocate memory"
+    r"|too many open files|database (?:is )?(?:locked|corrupt)|OCI runtime .*not found"
+    r"|cannot be started|statfs /|conmon|boltdb|storage-driver|disk quota exceeded",
+    re.IGNORECASE,
+)
+_LOCAL_IMAGE = re.compile(r"localhost/")
+
+
+class PodmanRuntime:
+    """Sandboxes as Podman pods of one node's agent."""
+
+    def __init__(self, settings: Podman, node: str, starts: threading.Semaphore) -> None:
+        self._settings = settings
+        self._starts = starts
+        self._node = node
+        environment = {"HOME": "/root"}
+        if settings.containers_conf:
+            environment["CONTAINERS_CONF"] = settings.containers_conf
+        self._environment = environment
+
+    def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> Sandbox:
+        """Play the pod; pulls the image first when the node lacks it."""
+        content = json.dumps(manifest.pod(spec), indent=1).encode()
+        write_atomically(spool.manifest, content)
+        waiter.say(f"starting {spec.image}")
+        try:
+            self._play(spool, spec)
+        except CommandError as error:
+            if _UNKNOWN_IMAGE not in error.stderr_tail:
+                raise _blame(error, spec) from error
+            self._pull(spec, waiter)
+            waiter.say(f"starting {spec.image}")
+            try:
+                self._play(spool, spec)
+            except CommandError as again:
+                raise _blame(again, spec) from again
+        return self._running(spec)
+
+    def _play(self, spool: JobSpool, spec: SandboxSpec) -> None:
+        with self._starts:
+            try:
+                self._podman("kube", "play", str(spool.manifest))
+            except CommandError as error:
+                if "already exists" not in error.stderr_tail and "in use" not in error.stderr_tail:
+                    raise
+                self.remove(spec.name)  # left by a try that was cut short
+                self._podman("kube", "play", str(spool.manifest))
+
+    def _pull(self, spec: SandboxSpec, waiter: Waiter) -> None:
+        waiter.say(f"pulling image {spec.image}")
+        try:
+            self._podman(
+                "pull", "--quiet", spec.image, timeout_s=_PULL_TIMEOUT_S, cancelled=waiter.cancelled
+            )
+        except CommandError as error:
+            raise _blame(error, spec) from error
+
+    def _running(self, spec: SandboxSpec) -> Sandbox:
+        container = f"{spec.name}-{manifest.CONTAINER}"
+        try:
+            text = self._podman(
+                "container", "inspect", container, "--format", "{{.State.Pid}} {{json .Config.Env}}"
+            )
+        except CommandError as error:
+            raise TemporaryError(f"sandbox {spec.name} vanished: {error}") from error
+        pid, _, variables = text.partition(" ")
+        try:
+            process = kernel.open_process(int(pid))
+        except OSError as error:
+            raise TemporaryError(f"sandbox {spec.name} ended at once") from error
+        try:
+            start = kernel.start_ticks(process)
+        finally:
+            os.close(process)
+        return Sandbox(spec.name, int(pid), start, _path_of(json.loads(variables)))
+
+    def remove(self, name: str) -> None:
+        """Remove the pod, look again, and complain only when it is still there."""
+        try:
+            self._podman("pod", "rm", "--force", "--time", "0", name)
+        except CommandError as error:
+            if "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail:
+                return
+            if self._exists(name):
+                raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
+
+    def _exists(self, name: str) -> bool:
+        try:
+            self._podman("pod", "exists", name)
+        except CommandError as error:
+            return error.exit_code != 1
+        return True
+
+    def names(self) -> set[str]:
+        """List the pods that carry this node's label."""
+        label = f"label=sbridge/node={self._node}"
+        try:
+            text = self._podman("pod", "ps", "--filter", label, "--format", "{{.Name}}")
+        except CommandError as error:
+            raise TemporaryError(f"podman could not be asked: {error}") from error
+        return set(text.split())
+
+    def _podman(
+        self, *arguments: str, timeout_s: float = 0, cancelled: threading.Event | None = None
+    ) -> str:
+        argv = [self._settings.command, *self._settings.global_options, *arguments]
+        timeout_s = timeout_s or self._settings.timeout_s
+        return command.run(
+            argv, timeout_s=timeout_s, environment=self._environment, cancelled=cancelled
+        ).stdout
+
+
+def _blame(error: CommandError, spec: SandboxSpec) -> SbridgeError:
+    text = error.stderr_tail or str(error)
+    reason = text.splitlines()[-1].removeprefix("Error: ")
+    if _LOCAL_IMAGE.match(spec.image) and "pinging container registry" in text:
+        return UserError(f"image {spec.image} is not on this node")
+    if error.exit_code is None or _NODE.search(text):
+        return NodeError(f"podman cannot start {spec.name}: {reason}")
+    if _TEMPORARY.search(text):
+        return TemporaryError(f"image {spec.image}: {reason}")
+    return UserError(f"the sandbox with image {spec.image} cannot be made: {reason}")
+
+
+def _path_of(variables: list[str]) -> str:
+    paths = [value[5:] for value in variables if value.startswith("PATH=")]
+    return paths[-1] if paths else ""

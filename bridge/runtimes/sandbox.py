@@ -1,0 +1,96 @@
+"""What a runtime is asked for, what it gives, and who is to blame when it cannot."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bridge.errors import PermanentError
+from bridge.job_spool import JobSpool, RunId
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A path of the node, seen inside at `target`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """One job's sandbox on one node, before any runtime has seen it.
+
+    `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
+    means no limit.
+    """
+
+    name: str
+    run: RunId
+    node: str
+    image: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    user: str
+    account: str
+    partition: str
+    cpus: int
+    memory_mib: int
+    mounts: tuple[Mount, ...]
+    host_network: bool
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running sandbox.
+
+    `init_pid` and `init_start` (clock ticks since boot) name its first process on the node.
+    `path` is the PATH that the image sets, empty when it sets none.
+    """
+
+    name: str
+    init_pid: int
+    init_start: int
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class HostEntry:
+    """How a step starts without namespaces to join: an argv prefix to exec."""
+
+    prefix: tuple[str, ...] = field(default=())
+
+
+class UserError(PermanentError):
+    """The sandbox cannot be made because of what the job asked for; fail the job at once."""
+
+
+class Waiter(Protocol):
+    """Whoever waits for a sandbox: is told why, and may stop waiting."""
+
+    cancelled: threading.Event
+
+    def say(self, text: str) -> None:
+        """Take words for the waiting user."""
+
+
+class Runtime(Protocol):
+    """A way to make sandboxes; one instance per agent, used by several threads."""
+
+    def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter, /) -> Sandbox | HostEntry:
+        """Make the sandbox and return when it runs; what an earlier try left is removed first.
+
+        Ends soon, with any error, once the waiter has cancelled. Raises `UserError`,
+        `TemporaryError` (nobody's fault) or `NodeError`.
+        """
+
+    def remove(self, name: str, /) -> None:
+        """Make the sandbox really gone; fine when there is none.
+
+        Raises `NodeError` when it stays.
+        """
+
+    def names(self) -> set[str]:
+        """Return the names of the sandboxes of this node's agent; raises `TemporaryError`."""

@@ -1,0 +1,198 @@
+"""Ask slurmctld about jobs and this node, and tell it what the agent decides about them.
+
+"Slurm said no" and "Slurm could not be asked" are never the same: the first is a value,
+the second raises `TemporaryError`.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge import command
+from bridge.config import Slurm
+from bridge.errors import CommandError, TemporaryError
+
+REASON_PREFIX = "sbridge:"
+_FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """What a job was given on one node: `cpus` as a count, `memory_mib`, 0 for unlimited."""
+
+    cpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as `scontrol show job` tells it; `fields` holds every Key=value of its text."""
+
+    job_id: int
+    fields: Mapping[str, str]
+
+    @property
+    def state(self) -> str:
+        """The job's state, such as RUNNING or TIMEOUT."""
+        return self.fields.get("JobState", "UNKNOWN")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this run of the job has ended and its nodes are free."""
+        return self.state not in _UNFINISHED
+
+    def share_of(self, node: str) -> NodeShare | None:
+        """Return what the job has on `node`, None when it is not told."""
+        for match in re.finditer(r"Nodes=(\S+) CPU_IDs=(\S+) Mem=(\d+)", self.fields["_details"]):
+            if node in expand_hostlist(match[1]):
+                return NodeShare(_count_ids(match[2]), int(match[3]))
+        return None
+
+
+_UNFINISHED = frozenset(
+    "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING "
+    "REQUEUED REQUEUE_HOLD REQUEUE_FED SPECIAL_EXIT".split()
+)
+
+
+class SlurmControl:
+    """slurmctld, asked with Slurm's own commands."""
+
+    def __init__(self, settings: Slurm) -> None:
+        self._settings = settings
+
+    def _run(self, name: str, *arguments: str) -> str:
+        conf = self._settings.conf or os.environ.get("SLURM_CONF", "")
+        environment = {"SLURM_CONF": conf} if conf else {}
+        argv = [str(self._settings.bin_dir / name), *arguments]
+        return command.run(argv, timeout_s=self._settings.timeout_s, environment=environment).stdout
+
+    def _ask(self, name: str, *arguments: str) -> str:
+        try:
+            return self._run(name, *arguments)
+        except CommandError as error:
+            raise TemporaryError(f"Slurm could not be asked: {error}") from error
+
+    def job(self, job_id: int) -> Job | None:
+        """Return the job, or None when slurmctld says that it does not know it (any more)."""
+        try:
+            name = self._run("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", "%j")
+            text = self._run("scontrol", "-d", "-o", "show", "job", str(job_id))
+        except CommandError as error:
+            if "Invalid job id specified" in error.stderr_tail:
+                return None
+            raise TemporaryError(f"Slurm could not be asked: {error}") from error
+        return parse_job(job_id, name.removesuffix("\n"), text)
+
+    def jobs_on(self, node: str) -> set[int]:
+        """Return the ids of the jobs that have not ended yet on `node`."""
+        text = self._ask("squeue", "-h", "-a", "-w", node, "-t", "all", "-o", "%A %T")
+        jobs = (line.split() for line in text.splitlines())
+        return {int(fields[0]) for fields in jobs if len(fields) > 1 and fields[1] in _UNFINISHED}
+
+    def accounted(self, job_id: int) -> dict[str, str]:
+        """Return slurmdbd's last record of the job (State, ExitCode, …); empty when none."""
+        keys = (
+            "JobIDRaw",
+            "JobName",
+            "User",
+            "Account",
+            "Partition",
+            "QOS",
+            "State",
+            "ExitCode",
+            "Submit",
+            "Start",
+            "End",
+            "NodeList",
+            "MaxRSS",
+            "TotalCPU",
+        )
+        text = self._ask("sacct", "-n", "-P", "-j", str(job_id), "-o", ",".join(keys))
+        record: dict[str, str] = {}
+        for line in text.splitlines():
+            fields = dict(zip(keys, line.rsplit("|", len(keys) - 1), strict=False))
+            if fields["JobIDRaw"] == str(job_id):
+                record = {**fields, "MaxRSS": record.get("MaxRSS", "")}
+            elif fields.get("MaxRSS"):
+                record["MaxRSS"] = max(record.get("MaxRSS", ""), fields["MaxRSS"], key=_kib)
+        return record
+
+    def slurmd_spool_dir(self, node: str) -> Path:
+        """Return slurmd's spool folder on `node` (slurm.conf SlurmdSpoolDir, expanded)."""
+        match = re.search(
+            r"^SlurmdSpoolDir\s*=\s*(\S+)", self._ask("scontrol", "show", "config"), re.MULTILINE
+        )
+        if not match:
+            raise TemporaryError("`scontrol show config` names no SlurmdSpoolDir")
+        return Path(match[1].replace("%n", node).replace("%h", node))
+
+    def requeue(self, job_id: int) -> bool:
+        """Requeue the job; False when Slurm refuses (it may not be requeued)."""
+        try:
+            self._run("scontrol", "requeue", str(job_id))
+        except CommandError as error:
+            if "slurm_requeue" in error.stderr_tail or "requeue" in error.stderr_tail.lower():
+                return False
+            raise TemporaryError(f"Slurm could not be asked: {error}") from error
+        return True
+
+    def drain(self, node: str, reason: str) -> None:
+        """Drain `node`; the reason is prefixed by `sbridge:`."""
+        text = f"{REASON_PREFIX} {reason}"[:200]
+        self._ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", f"Reason={text}")
+
+    def resume(self, node: str) -> bool:
+        """Resume `node` if it was drained with our prefix; return whether it was."""
+        text = self._ask("scontrol", "-o", "show", "node", node)
+        match = re.search(r"Reason=(.*?)(?: \[|$)", text)
+        if not match or not match[1].startswith(REASON_PREFIX) or "DRAIN" not in text:
+            return False
+        self._ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return True
+
+
+def parse_job(job_id: int, name: str, text: str) -> Job:
+    """Read the one line of `scontrol -d -o show job`.
+
+    The user's own text may look like facts, so it is cut out where it stands: the job's
+    `name` comes first and is known; the rest (Comment, WorkDir, …) comes after slurmctld's
+    facts, so the first occurrence of a key counts.
+    """
+    _, _, text = text.partition(f" JobName={name} ")
+    fields: dict[str, str] = {"_details": text, "JobName": name}
+    matches = list(_FIELD.finditer(text))
+    for match, following in zip(matches, [*matches[1:], None], strict=True):
+        end = following.start() if following else len(text)
+        fields.setdefault(match[1], text[match.end() : end].strip())
+    return Job(job_id, fields)
+
+
+def expand_hostlist(text: str) -> list[str]:
+    """Expand a hostlist such as `n[1-3,07],gpu1` as Slurm's hostlist(3) does for one bracket."""
+    names: list[str] = []
+    for part in re.findall(r"[^,\[]+(?:\[[^\]]*\][^,\[]*)?", text):
+        prefix, bracket, rest = part.partition("[")
+        if not bracket:
+            names.append(prefix)
+            continue
+        ranges, _, suffix = rest.partition("]")
+        for span in ranges.split(","):
+            low, dash, high = span.partition("-")
+            last = high if dash else low
+            numbers = range(int(low), int(last) + 1)
+            names += [f"{prefix}{number:0{len(low)}d}{suffix}" for number in numbers]
+    return names
+
+
+def _count_ids(text: str) -> int:
+    spans = (span.partition("-") for span in text.split(","))
+    return sum(int(high or low) - int(low) + 1 for low, _, high in spans)
+
+
+def _kib(text: str) -> float:
+    units = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
+    number = text.rstrip("KMGT")
+    return float(number or 0) * units.get(text[-1:], 1 / 1024)

@@ -1,0 +1,127 @@
+"""The messages between hooks, sbridge-run, agent and keeper, over a unix stream socket.
+
+Standard library only, and as few modules of it as possible: hooks import this. A message
+is a list of byte fields without NUL: the first one is its kind, the others `key=value`. On
+the wire the fields are joined by NUL, behind their length as 4 bytes, big endian. File
+descriptors travel (SCM_RIGHTS) with the length.
+"""
+
+import array
+import socket
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_DESCRIPTORS = 64
+
+Fields = list[tuple[str, bytes]]
+
+
+class WireError(Exception):
+    """The peer sent something that is no message."""
+
+
+class Message:
+    """One message: a kind and its fields, in order; a key may stand several times."""
+
+    def __init__(self, kind: str, fields: Fields | None = None) -> None:
+        self.kind = kind
+        self.fields = fields or []
+
+    def first(self, key: str, default: bytes = b"") -> bytes:
+        """Return the first value of `key`."""
+        for name, value in self.fields:
+            if name == key:
+                return value
+        return default
+
+    def every(self, key: str) -> list[bytes]:
+        """Return all values of `key`, in order."""
+        return [value for name, value in self.fields if name == key]
+
+    def text(self, key: str, default: str = "") -> str:
+        """Return the first value of `key` as text; odd bytes become surrogates."""
+        return self.first(key, default.encode()).decode("utf-8", "surrogateescape")
+
+
+def send(connection: socket.socket, message: Message, descriptors: list[int] | None = None) -> None:
+    """Send `message`, and `descriptors` with it; raises OSError when the peer is gone."""
+    fields = [message.kind.encode()]
+    fields += [key.encode() + b"=" + value for key, value in message.fields]
+    payload = b"\0".join(fields)
+    header = len(payload).to_bytes(4, "big")
+    if descriptors:
+        rights = array.array("i", descriptors)
+        connection.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        connection.sendall(payload)
+    else:
+        connection.sendall(header + payload)
+
+
+def receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
+    """Receive the next message and the descriptors that came with it (close-on-exec).
+
+    Returns (None, []) when the peer closed the connection between two messages. Raises
+    `WireError` when it sent no message or closed in the middle, OSError (TimeoutError) as
+    the socket does. Descriptors that came with a broken message are closed.
+    """
+    descriptors: list[int] = []
+    try:
+        header = _receive_header(connection, descriptors)
+        if not header:
+            return None, []
+        length = int.from_bytes(header, "big")
+        if length > MAX_MESSAGE_BYTES:
+            raise WireError(f"a message of {length} bytes is over the limit")
+        payload = _receive_exactly(connection, length)
+        return _parse(payload), descriptors
+    except BaseException:
+        close_all(descriptors)
+        raise
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close every descriptor of the list and empty it."""
+    while descriptors:
+        socket.close(descriptors.pop())
+
+
+def _receive_header(connection: socket.socket, descriptors: list[int]) -> bytes:
+    header = b""
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    while len(header) < 4:
+        chunk, ancillary, flags, _ = connection.recvmsg(
+            4 - len(header), space, socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(data[: len(data) - len(data) % received.itemsize])
+                descriptors.extend(received)
+        if flags & socket.MSG_CTRUNC:
+            raise WireError("too many file descriptors in one message")
+        if not chunk:
+            if header:
+                raise WireError("the peer closed the connection inside a message")
+            break
+        header += chunk
+    return header
+
+
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
+    payload = bytearray()
+    while len(payload) < length:
+        chunk = connection.recv(min(length - len(payload), 1 << 18))
+        if not chunk:
+            raise WireError("the peer closed the connection inside a message")
+        payload += chunk
+    return bytes(payload)
+
+
+def _parse(payload: bytes) -> Message:
+    kind, *fields = payload.split(b"\0")
+    pairs: Fields = []
+    for field in fields:
+        key, separator, value = field.partition(b"=")
+        if not separator:
+            raise WireError("a field without '='")
+        pairs.append((key.decode("ascii", "replace"), value))
+    return Message(kind.decode("ascii", "replace"), pairs)

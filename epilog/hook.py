@@ -1,0 +1,8 @@
+"""Entry point of `sbridge-epilog` (slurm.conf Epilog, run by slurmd as root on every node)."""
+
+from bridge import hook
+
+
+def main(run_dir: str) -> int:
+    """Ask the agent to finish the job on this node; returns the exit code slurmd sees."""
+    return hook.run("finish", run_dir)

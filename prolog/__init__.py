@@ -1,0 +1,1 @@
+"""The Prolog hook: registers a job with this node's agent and returns in milliseconds."""
