@@ -17,6 +17,7 @@ from bridge.errors import CommandError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CANCEL_INTERVAL_S = 0.2
+_LAST_WORDS_S = 1.0
 _INHERITED = ("SLURM_CONF", "PATH", "TZ")
 
 
@@ -50,10 +51,11 @@ def run(
     cannot be started, ends with another code than 0 or does not end in time (then it and
     its process group were killed).
     """
+    source = _opened(stdin)
     try:
         process = subprocess.Popen(
             list(argv),
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=base_environment() | dict(environment or {}),
@@ -61,12 +63,13 @@ def run(
         )
     except OSError as error:
         raise CommandError(list(argv), None, "", f"cannot be started ({error.strerror})") from error
+    finally:
+        os.close(source)
     with process:
         try:
-            stdout, stderr = _communicate(process, stdin, timeout_s, cancelled)
+            stdout, stderr = _communicate(process, timeout_s, cancelled)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            _, stderr = process.communicate()
+            stderr = _kill(process)
             was_cancelled = cancelled is not None and cancelled.is_set()
             reason = "was cancelled" if was_cancelled else f"did not end within {timeout_s:g} s"
             raise CommandError(list(argv), None, _text(stderr), reason) from None
@@ -76,21 +79,47 @@ def run(
     return Completed(_text(stdout), _text(stderr))
 
 
+def _opened(stdin: bytes) -> int:
+    """Return a descriptor to read `stdin` from.
+
+    Not a pipe: `Popen.communicate` called again after a timeout does not go on writing
+    (CPython 3.11), and nobody need feed a file.
+    """
+    if not stdin:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(stdin)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def _communicate(
     process: subprocess.Popen[bytes],
-    stdin: bytes,
     timeout_s: float,
     cancelled: threading.Event | None,
 ) -> tuple[bytes, bytes]:
     if cancelled is None:
-        return process.communicate(stdin or None, timeout=timeout_s)
+        return process.communicate(timeout=timeout_s)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return process.communicate(stdin or None, timeout=_CANCEL_INTERVAL_S)
+            return process.communicate(timeout=_CANCEL_INTERVAL_S)
         except subprocess.TimeoutExpired:
             if cancelled.is_set() or time.monotonic() >= deadline:
                 raise
+
+
+def _kill(process: subprocess.Popen[bytes]) -> bytes:
+    """Kill the command's process group and return what it said on stderr."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # only somebody who left the group still holds its stdout
+    try:
+        return process.communicate(timeout=_LAST_WORDS_S)[1]
+    except subprocess.TimeoutExpired as error:
+        return error.stderr or b""
 
 
 def _text(output: bytes) -> str:
@@ -99,5 +128,7 @@ def _text(output: bytes) -> str:
 
 def _ending(code: int) -> str:
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        number = -code
+        known = number in signal.valid_signals() and number < signal.SIGRTMIN
+        return f"was ended by {signal.Signals(number).name if known else f'signal {number}'}"
     return f"ended with exit code {code}"

@@ -8,6 +8,7 @@ $SBRIDGE_CONFIG, /etc/sbridge/sbridge.toml.
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 import typing
@@ -24,7 +25,7 @@ def setting(default: Any, doc: str, **limits: Any) -> Any:
     """Declare a field: its default, its documentation and its limits.
 
     `doc` says meaning, unit, what 0 means and why this default. Limits: `low`, `high`
-    (inclusive), `choices` (allowed strings).
+    (inclusive), `choices` (allowed strings), `least` (of a list: so many items at least).
     """
     return field(default=default, metadata={"doc": doc, **limits})
 
@@ -62,6 +63,7 @@ class Messages:
         "Languages of error files and summaries, in the order in which they are written.\n"
         "The first one is used where there is room for one only (a job's stderr).",
         choices=("en", "ko"),
+        least=1,
     )
 
 
@@ -298,7 +300,7 @@ def parse(text: str, source: str) -> Config:
     sections = typing.get_type_hints(Config)
     for name, table in tables.items():
         if name not in sections:
-            raise _unknown(source, name, list(sections))
+            raise _unknown(source, "", name, list(sections))
         if not isinstance(table, dict):
             raise ConfigError(f"{source}: {name} must be a table: [{name}]")
     return Config(
@@ -313,7 +315,7 @@ def _section(kind: Any, table: dict[str, Any], section: str, source: str) -> Any
     for key, value in table.items():
         name = f"{section}.{key}"
         if key not in fields:
-            raise _unknown(source, name, [f"{section}.{known}" for known in fields])
+            raise _unknown(source, f"{section}.", key, list(fields))
         values[key] = _value(hints[key], value, fields[key].metadata, f"{source}: {name}")
     return kind(**values)
 
@@ -332,7 +334,7 @@ def _value(kind: Any, value: Any, limits: typing.Mapping[str, Any], where: str) 
 
 
 def _absolute_path(value: Any, where: str) -> Path:
-    absolute = isinstance(value, str) and PurePosixPath(value).is_absolute()
+    absolute = isinstance(value, str) and PurePosixPath(value).is_absolute() and "\0" not in value
     return Path(_checked(absolute, value, where, "an absolute path"))
 
 
@@ -340,6 +342,8 @@ def _number(kind: Any, value: Any, limits: typing.Mapping[str, Any], where: str)
     is_number = isinstance(value, (int, float) if kind is float else int)
     wanted = "a number" if kind is float else "a whole number"
     number = kind(_checked(is_number and not isinstance(value, bool), value, where, wanted))
+    if not math.isfinite(number):
+        raise ConfigError(f"{where} must be a finite number, not {value!r}")
     low, high = limits.get("low"), limits.get("high")
     if (low is not None and number < low) or (high is not None and number > high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -350,6 +354,8 @@ def _number(kind: Any, value: Any, limits: typing.Mapping[str, Any], where: str)
 def _strings(value: Any, limits: typing.Mapping[str, Any], where: str) -> tuple[str, ...]:
     are_strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
     items = _checked(are_strings, value, where, "a list of strings")
+    if len(items) < limits.get("least", 0):
+        raise ConfigError(f"{where} must name at least {limits['least']}")
     return tuple(_choice(item, limits, where) for item in items)
 
 
@@ -366,10 +372,11 @@ def _checked(is_right: bool, value: Any, where: str, wanted: str) -> Any:
     return value
 
 
-def _unknown(source: str, name: str, known: list[str]) -> ConfigError:
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(known)}."
-    return ConfigError(f"{source}: unknown key {name}", hint=hint)
+def _unknown(source: str, prefix: str, key: str, known: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(key, known, 1, 0.5)
+    names = ", ".join(prefix + name for name in known)
+    hint = f"Did you mean {prefix}{close[0]}?" if close else f"Known are: {names}."
+    return ConfigError(f"{source}: unknown key {prefix}{key}", hint=hint)
 
 
 def example() -> str:

@@ -4,9 +4,11 @@ Every function that names a process takes a descriptor of its /proc folder: unli
 it never comes to mean another process.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,11 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,6 +54,19 @@ def renounce_privileges(uid: int, gid: int, groups: list[int]) -> None:
 def make_undumpable() -> None:
     """Keep every other process of the user from tracing or reading this one."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends; to be called right after the fork."""
+    parent = os.getppid()
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends (a "child subreaper")."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def _check(result: int, name: str) -> None:
@@ -184,6 +201,16 @@ def join_cgroups(paths: dict[str, str]) -> None:
             os.write(descriptor, b"0")
         finally:
             os.close(descriptor)
+
+
+def cgroup_is_empty(path: str) -> bool:
+    """Whether no process is left in the cgroup or below it, in any hierarchy."""
+    for mount in cgroup_mounts().values():
+        for procs in (mount / path.lstrip("/")).glob("**/cgroup.procs"):
+            with contextlib.suppress(OSError):  # removed in between
+                if procs.read_bytes():
+                    return False
+    return True
 
 
 def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:

@@ -16,10 +16,10 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagram:
-        with contextlib.suppress(OSError):
-            datagram.connect(address)
-            datagram.sendall(state.encode())
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as datagram:
+        datagram.connect(address)
+        datagram.sendall(state.encode())
 
 
 def watchdog_interval_s() -> float | None:

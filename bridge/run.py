@@ -24,9 +24,10 @@ from bridge import wire
 
 AGENT_TIMEOUT_S = 300.0
 _RETRY_S = 0.25
+_WITNESS_S = 0.05
 _FATAL_EXIT_CODE = 1
 _KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
-_UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD)
+_UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
 
 def main(run_dir: str) -> int:
@@ -136,12 +137,16 @@ class Step:
             )
 
     def _accompany(self, connection: socket.socket) -> int:
-        wakeup, wakeup_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
-        for number in signal.valid_signals() - set(_UNCATCHABLE):
-            signal.signal(number, _noted)
+        wakeup = _catch_signals()
         # The keeper starts the script only now, when no signal can be lost any more.
         wire.send(connection, wire.Message("go"))
+        witness = Witness(connection)
+        try:
+            return self._pass_signals_on(connection, wakeup, witness)
+        finally:
+            witness.dismiss()
+
+    def _pass_signals_on(self, connection: socket.socket, wakeup: int, witness: "Witness") -> int:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         poll.register(connection, select.POLLIN)
@@ -149,12 +154,15 @@ class Step:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if wakeup in ready:
                 for byte in os.read(wakeup, 4096):
-                    wire.send(connection, wire.Message("signal", [("number", b"%d" % byte)]))
+                    fields: wire.Fields = [("number", b"%d" % byte)]
+                    fields.append(("group", b"1" if witness.saw(byte) else b""))
+                    wire.send(connection, wire.Message("signal", fields))
             if connection.fileno() in ready:
                 message, _ = wire.receive(connection)
                 if message is None:
                     return _fail(_KEEPER_GONE)
                 if message.kind == "exited":
+                    witness.dismiss()
                     return _end(message)
                 self._say(message.first("text"))
 
@@ -162,6 +170,76 @@ class Step:
         if text and text != self._said:
             self._said = text
             _print(text)
+
+
+class Witness:
+    """A child that does nothing but see signals.
+
+    Slurm signals the script's process alone (`scancel -b`), or its process group
+    (`scancel -f`), or all descendants (proctrack/linuxproc). In the last two cases the
+    witness gets the signal too, which is the only way to tell.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._reports, reports = os.pipe2(os.O_CLOEXEC)
+        alive, self._alive = os.pipe2(os.O_CLOEXEC)
+        self._seen: list[int] = []
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                connection.close()
+                os.close(self._alive)
+                _drop_stdio()
+                self._watch(reports, alive)
+            finally:
+                os._exit(0)
+        os.close(reports)
+        os.close(alive)
+
+    @staticmethod
+    def _watch(reports: int, alive: int) -> None:
+        wakeup = _catch_signals()
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        poll.register(alive, select.POLLIN)
+        while alive not in {descriptor for descriptor, _ in poll.poll()}:
+            os.write(reports, os.read(wakeup, 4096))
+
+    def saw(self, number: int) -> bool:
+        """Whether the witness got signal `number` as well, now or within a few milliseconds."""
+        deadline = time.monotonic() + _WITNESS_S
+        while number not in self._seen:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._reports], [], [], left)[0]:
+                return False
+            report = os.read(self._reports, 4096)
+            if not report:
+                return False
+            self._seen += report
+        self._seen.remove(number)
+        return True
+
+    def dismiss(self) -> None:
+        """End the witness; twice is fine."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+
+def _catch_signals() -> int:
+    """Have every signal reported on the returned descriptor instead of ending this process."""
+    wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in signal.valid_signals() - _UNCATCHABLE:
+        signal.signal(number, _noted)
+    return wakeup
+
+
+def _drop_stdio() -> None:
+    """Let go of the step's own files: whoever reads them must see their end with the script's."""
+    for number in _inherited_descriptors():
+        os.close(number)
 
 
 def _interpreter_argv(interpreter: bytes, rest: list[bytes]) -> list[bytes]:

@@ -28,7 +28,7 @@ def main() -> int:
     node = arguments.node or socket.gethostname().partition(".")[0]
     try:
         settings = configuration.load(configuration.find_path(arguments.config))
-        # Forked before threads, logs and clients exist: its children inherit none of them.
+        # Before threads, logs and clients exist: the forge's children inherit none of them.
         smithy = forge.start({"enter": keeper.enter, "publish": publication.serve})
         return _Agent(settings, node, smithy).run()
     except ConfigError as error:
@@ -49,7 +49,6 @@ class _Agent:
 
         self._settings = settings
         self._node = node
-        self._forge = smithy
         self._log = log.start(settings.logging, f"agent-{node}", node=node)
         self._slurm = SlurmControl(settings.slurm)
         self._sandboxes = Sandboxes(settings, node, self._slurm, self._log, self._finished)
@@ -86,14 +85,10 @@ class _Agent:
         return 0
 
     def _is_sound(self) -> bool:
-        """Whether the parts that nothing restarts are alive; else the service manager must."""
-        if os.waitpid(self._forge.pid, os.WNOHANG)[0]:
-            self._log.error("forge_died")
-            return False
+        """Whether connections are still accepted; else the service manager must restart us."""
         if not self._server.is_alive:
             self._log.error("server_died")
-            return False
-        return True
+        return self._server.is_alive
 
     def _finished(self, job: Any) -> None:
         self._publisher.finished(job)

@@ -1,34 +1,41 @@
-"""The forge: a small process that forks one child per task and never waits for it.
+"""The forge: the agent's parent process, which forks one child per task.
 
 The agent has threads and a cluster client, so forking it is unsafe and slow; starting an
-interpreter for each step costs tens of milliseconds. The forge is forked off the agent
-before all that, knows only the standard library, and turns a message into a child in a
-few milliseconds. It ends when the agent ends; its children live on.
-
-Each child handles one message: `enter` (bridge.agent.keeper) or `publish`
+interpreter for each step costs tens of milliseconds. The forge is what the agent's process
+was before all that: it knows the standard library only, and turns a message into a child in
+a few milliseconds. Each child handles one message: `enter` (bridge.agent.keeper) or `publish`
 (bridge.agent.publication).
+
+It also is the reaper of whatever the agent's commands leave behind (Podman's conmon): a dead
+process that nobody collects keeps its cgroup, and with it the sandbox, alive.
+
+1. serving   tasks are forked, the dead are collected, signals are passed on to the agent
+2. ended     when the agent has ended, with its exit code; the tasks' children live on
+The other way round, the agent is killed when the forge dies.
 """
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 
-from bridge import wire
+from bridge import kernel, wire
 
 Task = Callable[[wire.Message, list[int]], None]
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Forge:
     """The agent's end of the forge; `send` may be called from any thread."""
 
-    def __init__(self, channel: socket.socket, pid: int) -> None:
+    def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._lock = threading.Lock()
-        self.pid = pid
 
     def send(self, message: wire.Message, descriptors: list[int]) -> None:
         """Have a child handle `message`; raises OSError when the forge is dead."""
@@ -37,44 +44,99 @@ class Forge:
 
 
 def start(tasks: dict[str, Task]) -> Forge:
-    """Fork the forge; must be called while the process has one thread only."""
+    """Split this process: the forge stays behind, the caller goes on in the agent's process.
+
+    Must be called while the process has one thread only. Never returns in the forge.
+    """
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            # Nothing that the agent was started with may reach a user's process.
-            os.closerange(3, theirs.fileno())
-            os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-            _serve(theirs, tasks)
-        finally:
-            os._exit(0)
+    agent = os.fork()
+    if agent:
+        ours.close()
+        os._exit(_Serving(theirs, tasks, agent).run())
     theirs.close()
-    return Forge(ours, pid)
+    kernel.die_with_parent()
+    return Forge(ours)
 
 
-def _serve(channel: socket.socket, tasks: dict[str, Task]) -> None:
-    # Children are reaped by the kernel. The agent's own signals are not the forge's: it ends
-    # when the channel closes, so that it never dies before the agent does.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()
-    while True:
-        message, descriptors = wire.receive(channel)
-        if message is None:
-            return
+class _Serving:
+    def __init__(self, channel: socket.socket, tasks: dict[str, Task], agent: int) -> None:
+        self._channel = channel
+        self._tasks = tasks
+        self._agent = agent
+
+    def run(self) -> int:
+        """Serve until the agent has ended; returns its exit code."""
+        kernel.adopt_orphans()
+        # Nothing that the agent was started with may reach a user's process.
+        os.closerange(3, self._channel.fileno())
+        os.closerange(self._channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        gc.collect()
+        gc.freeze()
+        wakeup = _report_signals()
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if wakeup in ready:
+                self._pass_on(os.read(wakeup, 4096))
+                code = self._collect_dead()
+                if code is not None:
+                    return code
+            if self._channel.fileno() in ready:
+                message, descriptors = wire.receive(self._channel)
+                if message is None:
+                    poll.unregister(self._channel)  # the agent is ending
+                else:
+                    self._fork(message, descriptors)
+
+    def _pass_on(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in _PASSED_ON:
+                os.kill(self._agent, number)
+
+    def _collect_dead(self) -> int | None:
+        """Collect every dead child; returns the agent's exit code once it is among them."""
+        code = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return code
+            if not pid:
+                return code
+            if pid == self._agent:
+                ended = os.waitstatus_to_exitcode(status)
+                code = ended if ended >= 0 else 128 - ended
+
+    def _fork(self, message: wire.Message, descriptors: list[int]) -> None:
         if os.fork() == 0:
-            channel.close()
-            _handle(tasks[message.kind], message, descriptors)
+            _handle(self._channel, self._tasks[message.kind], message, descriptors)
         wire.close_all(descriptors)
 
 
-def _handle(task: Task, message: wire.Message, descriptors: list[int]) -> None:
+def _report_signals() -> int:
+    wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (*_PASSED_ON, signal.SIGCHLD):
+        signal.signal(number, _noted)
+    return wakeup
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the wake-up descriptor tells the loop."""
+
+
+def _handle(
+    channel: socket.socket, task: Task, message: wire.Message, descriptors: list[int]
+) -> None:
     code = 1
     try:
-        os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.set_wakeup_fd(-1)
+        for number in (*_PASSED_ON, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        channel.close()
+        os.setsid()
         task(message, descriptors)
         code = 0
     except BaseException:  # noqa: BLE001 - the child's last word, whatever went wrong

@@ -10,10 +10,9 @@
 Rule: once a process of ours is inside the sandbox's file system it imports nothing and
 opens nothing as root; everything it needs is loaded and open before.
 
-Signals. In the step's own cgroup Slurm signals the user's processes itself, and this
-keeper with them: a signal that sbridge-run reports *and* the keeper saw was meant for the
-whole step and has arrived already; one that only sbridge-run saw was meant for the batch
-shell. In the sandbox's cgroup Slurm reaches sbridge-run only, and the keeper does the rest.
+Signals. Slurm knows sbridge-run only, which tells what it got and whether its whole process
+group got it. Natively `scancel -b` reaches the script's process, `scancel -f` its process
+group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
 import errno
@@ -39,8 +38,6 @@ _SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh")
 _FALLBACK = b"/bin/sh"
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _HIGH_DESCRIPTOR = 512
-_ECHO_S = 0.1
-_SAME_SIGNAL_S = 1.0
 _SANDBOX_DEATH_S = 0.5
 _SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -66,6 +63,7 @@ class Entry:
         """Take the descriptors apart, in the order in which the agent sends them."""
         rest = list(descriptors)
         connection = socket.socket(fileno=rest.pop(0))
+        connection.setblocking(True)  # the agent had a time limit on it, and that is shared
         caller, init = rest.pop(0), rest.pop(0)
         numbers = [int(number) for number in message.every("fd")]
         step = list(zip(numbers, rest, strict=False))
@@ -95,8 +93,6 @@ class _Keeper:
         self._entry = entry
         self._connection = entry.connection
         self._in_step_cgroup = entry.message.text("cgroup") == "slurm"
-        self._seen: dict[int, list[float]] = {}
-        self._pending: list[tuple[float, int]] = []
         self._child = 0
 
     def run(self) -> None:
@@ -162,19 +158,13 @@ class _Keeper:
         for descriptor in (wakeup, trouble, self._connection.fileno()):
             poll.register(descriptor, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(self._patience_ms())}
+            ready = {descriptor for descriptor, _ in poll.poll()}
             if trouble in ready and not self._tell_trouble(trouble):
                 poll.unregister(trouble)
-            if wakeup in ready and self._take_signals(wakeup):
+            if wakeup in ready and self._has_ended(wakeup):
                 return
             if self._connection.fileno() in ready and not self._take_message():
                 poll.unregister(self._connection)
-            self._pass_on_pending()
-
-    def _patience_ms(self) -> int | None:
-        if not self._pending:
-            return None
-        return max(1, int((self._pending[0][0] - time.monotonic()) * 1000) + 1)
 
     def _tell_trouble(self, trouble: int) -> bool:
         """Pass on what the child said before its exec; False at the end."""
@@ -191,17 +181,13 @@ class _Keeper:
         os.write(descriptor, line + b"\n")
         os.close(descriptor)
 
-    def _take_signals(self, wakeup: int) -> bool:
-        """Count what Slurm sent to the whole step; True when the child has ended."""
-        for number in os.read(wakeup, 4096):
-            if number == signal.SIGCHLD:
-                pid, status = os.waitpid(self._child, os.WNOHANG)
-                if pid:
-                    self._report_end(status)
-                    return True
-            else:
-                self._seen.setdefault(number, []).append(time.monotonic())
-        return False
+    def _has_ended(self, wakeup: int) -> bool:
+        """Report the child's end, if it is that which woke us."""
+        os.read(wakeup, 4096)
+        pid, status = os.waitpid(self._child, os.WNOHANG)
+        if pid:
+            self._report_end(status)
+        return bool(pid)
 
     def _take_message(self) -> bool:
         """Handle what sbridge-run says; False (and the step is ended) when it is gone."""
@@ -212,29 +198,16 @@ class _Keeper:
         if message is None:
             self._kill_everything(signal.SIGKILL)
             return False
-        number = int(message.first("number"))
-        if self._in_step_cgroup:
-            self._pending.append((time.monotonic() + _ECHO_S, number))
-        elif number in (signal.SIGTERM, signal.SIGCONT):
-            self._kill_everything(number)  # Slurm ends a whole step with CONT, TERM, KILL
-        else:
-            self._kill(self._child, number)
+        self._signal(int(message.first("number")), is_for_group=bool(message.first("group")))
         return True
 
-    def _pass_on_pending(self) -> None:
-        """Deliver to the batch shell what only sbridge-run has got."""
-        now = time.monotonic()
-        waiting = []
-        for deadline, number in self._pending:
-            seen = [at for at in self._seen.get(number, []) if now - at < _SAME_SIGNAL_S]
-            self._seen[number] = seen[1:]
-            if seen:
-                continue
-            if now >= deadline:
-                self._kill(self._child, number)
-            else:
-                waiting.append((deadline, number))
-        self._pending = waiting
+    def _signal(self, number: int, *, is_for_group: bool) -> None:
+        if not is_for_group:
+            self._kill(self._child, number)
+        elif self._in_step_cgroup:
+            self._kill(-self._child, number)  # the child leads its group
+        else:
+            self._kill_everything(number)
 
     def _kill_everything(self, number: int) -> None:
         for pid in _descendants(self._child):
@@ -271,11 +244,12 @@ class _Keeper:
 
 
 def _catch_signals() -> int:
-    """Have every signal reported on the returned descriptor and none end this process."""
+    """Have the child's end reported on the returned descriptor; let no signal end this process."""
     wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in signal.valid_signals() - _UNCATCHABLE:
-        signal.signal(number, _noted)
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _noted)
     return wakeup
 
 

@@ -230,7 +230,7 @@ class Sandboxes:
                 return
             started = time.monotonic()
             if job.state.sandbox_name:
-                self._runtimes[job.state.runtime].remove(job.state.sandbox_name)
+                self._runtimes[job.state.runtime].remove(job.state.sandbox_name, job.state.sandbox)
             job.advance(name="finished", finish=variables, sandbox=None)
         self._log.info(
             "sandbox_removed",
@@ -249,4 +249,4 @@ class Sandboxes:
         """Remove a sandbox that no run owns."""
         for runtime in self._runtimes.values():
             if name in runtime.names():
-                runtime.remove(name)
+                runtime.remove(name, None)

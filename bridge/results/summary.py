@@ -63,6 +63,7 @@ class JobFacts:
         known = {f.name for f in dataclasses.fields(cls)}
         values = {key: value for key, value in facts.items() if key in known}
         values["warnings"] = tuple(facts.get("warnings") or ())
+        values["signal"] = facts.get("signal") or None
         for text in (f.name for f in dataclasses.fields(cls) if f.default == ""):
             values[text] = str(values.get(text) or "")
         return cls(**values)

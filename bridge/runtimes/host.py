@@ -1,7 +1,7 @@
 """The runtime `host`: no sandbox; the step becomes its interpreter where it stands."""
 
 from bridge.job_spool import JobSpool
-from bridge.runtimes.sandbox import HostEntry, SandboxSpec, Waiter
+from bridge.runtimes.sandbox import HostEntry, Sandbox, SandboxSpec, Waiter
 
 
 class HostRuntime:
@@ -11,7 +11,7 @@ class HostRuntime:
         """There is nothing to make."""
         return HostEntry()
 
-    def remove(self, _name: str) -> None:
+    def remove(self, _name: str, _sandbox: Sandbox | None) -> None:
         """There is nothing to remove."""
 
     def names(self) -> set[str]:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import threading
+import time
 
 from bridge import command, kernel
 from bridge.config import Podman
@@ -19,6 +20,8 @@ from bridge.runtimes import manifest
 from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
 _PULL_TIMEOUT_S = 24 * 3600.0
+_CONMON_TIMEOUT_S = 5.0
+_CONMON_INTERVAL_S = 0.01
 _UNKNOWN_IMAGE = "image not known"
 
 # What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
@@ -102,13 +105,19 @@ class PodmanRuntime:
             raise TemporaryError(f"sandbox {spec.name} ended at once") from error
         try:
             start = kernel.start_ticks(process)
+            cgroup = _pod_cgroup(kernel.cgroup_paths(process))
         finally:
             os.close(process)
-        return Sandbox(spec.name, int(pid), start, _path_of(json.loads(variables)))
+        return Sandbox(spec.name, int(pid), start, _path_of(json.loads(variables)), cgroup)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Remove the pod, look again, and complain only when it is still there."""
         try:
+            # The pod is stopped first, and conmon let finish: `pod rm` of a running one races with
+            # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
+            self._podman("pod", "stop", "--time", "0", name)
+            if sandbox and sandbox.cgroup:
+                _wait_until_empty(sandbox.cgroup)
             self._podman("pod", "rm", "--force", "--time", "0", name)
         except CommandError as error:
             if "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail:
@@ -152,6 +161,18 @@ def _blame(error: CommandError, spec: SandboxSpec) -> SbridgeError:
     if _TEMPORARY.search(text):
         return TemporaryError(f"image {spec.image}: {reason}")
     return UserError(f"the sandbox with image {spec.image} cannot be made: {reason}")
+
+
+def _pod_cgroup(paths: dict[str, str]) -> str:
+    """Return the pod's own cgroup, where Podman manages it itself (cgroupfs), else ""."""
+    parents = {path.rpartition("/")[0] for path in paths.values() if "/libpod-" in path}
+    return next((path for path in parents if path.startswith("/libpod_parent/")), "")
+
+
+def _wait_until_empty(cgroup: str) -> None:
+    deadline = time.monotonic() + _CONMON_TIMEOUT_S
+    while not kernel.cgroup_is_empty(cgroup) and time.monotonic() < deadline:
+        time.sleep(_CONMON_INTERVAL_S)
 
 
 def _path_of(variables: list[str]) -> str:

@@ -47,6 +47,7 @@ class Sandbox:
     """A running sandbox.
 
     `init_pid` and `init_start` (clock ticks since boot) name its first process on the node.
+    `cgroup` is the path of the pod's cgroup, empty where the runtime does not care.
     `path` is the PATH that the image sets, empty when it sets none.
     """
 
@@ -54,6 +55,7 @@ class Sandbox:
     init_pid: int
     init_start: int
     path: str = ""
+    cgroup: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ class Runtime(Protocol):
         `TemporaryError` (nobody's fault) or `NodeError`.
         """
 
-    def remove(self, name: str, /) -> None:
+    def remove(self, name: str, sandbox: Sandbox | None, /) -> None:
         """Make the sandbox really gone; fine when there is none.
+
+        `sandbox` is what `start` returned, None where that is not known any more.
 
         Raises `NodeError` when it stays.
         """

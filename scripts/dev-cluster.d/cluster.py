@@ -1,0 +1,173 @@
+"""One cluster: its settings, its paths, and its share of what is global on a machine."""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from commands import PATH, Failure
+from files import write
+
+DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root makes it
+CLUSTER_NAME = "dev"
+ADDRESS = "127.0.0.1"
+FIRST_PORT = 20000  # below the kernel's ephemeral ports
+PORTS_PER_SLOT = 100
+MAX_NODES = 64
+USERS = ("alice", "bob")
+# Set for the daemons only, so that what they started can be told from the user's own shells.
+MARK = "SBRIDGE_DEV_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `up` was asked for."""
+
+    nodes: int = 2
+    runtime: str = "podman"
+    proctrack: str = "cgroup"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster: where its files are, and its share of what is global on a machine.
+
+    `slot` tells clusters on the same machine apart: it gives the ports and the nodes' names
+    (n1, n2, …; n101, n102, … in slot 1), and with those the cgroups.
+    """
+
+    state: Path
+    slot: int
+    settings: Settings
+
+    @property
+    def nodes(self) -> list[str]:
+        return slot_nodes(self.slot)[: self.settings.nodes]
+
+    @property
+    def slurmctld_port(self) -> int:
+        return slot_ports(self.slot)[0]
+
+    @property
+    def slurmdbd_port(self) -> int:
+        return slot_ports(self.slot)[1]
+
+    @property
+    def prefix(self) -> Path:
+        return self.state / "prefix"
+
+    @property
+    def etc(self) -> Path:
+        return self.state / "etc"
+
+    @property
+    def run(self) -> Path:
+        return self.state / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def nas(self) -> Path:
+        return self.state / "nas"
+
+    @property
+    def slurm_conf(self) -> Path:
+        return self.etc / "slurm.conf"
+
+    @property
+    def munge_socket(self) -> Path:
+        return self.run / "munge" / "munge.sock"
+
+    @property
+    def database_socket(self) -> Path:
+        return self.run / "db" / "mariadbd.sock"
+
+    @property
+    def killed_jobs(self) -> Path:
+        """Exists when jobs were killed without slurmctld knowing: it was down."""
+        return self.state / "killed-jobs"
+
+    def node_port(self, node: str) -> int:
+        return slot_ports(self.slot)[2 + self.nodes.index(node)]
+
+    def agent_socket(self, node: str) -> Path:
+        return self.run / "agent" / node / "agent.sock"
+
+    @property
+    def podman(self) -> list[str]:
+        return ["podman", *self.podman_options]
+
+    @property
+    def podman_options(self) -> list[str]:
+        storage = self.state / "podman"
+        return [f"--root={storage}/root", f"--runroot={storage}/run", "--cgroup-manager=cgroupfs"]
+
+    @property
+    def podman_environment(self) -> dict[str, str]:
+        return {"PATH": PATH, "CONTAINERS_CONF": str(self.etc / "containers.conf")}
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What `env` prints: enough for sbatch, squeue and sbridge to find this cluster."""
+        return {
+            "SLURM_CONF": str(self.slurm_conf),
+            "SBRIDGE_CONFIG": str(self.etc / "sbridge.toml"),
+            "SBRIDGE_NAS": str(self.nas),
+            "SBRIDGE_LOGS": str(self.log),
+            "SBRIDGE_DEV_STATE": str(self.state),
+        }
+
+    @property
+    def daemon_environment(self) -> dict[str, str]:
+        return {
+            "PATH": PATH,
+            "LC_ALL": "C.UTF-8",
+            "SLURM_CONF": str(self.slurm_conf),
+            MARK: str(self.state),
+        }
+
+    def save(self) -> None:
+        write(self.state / "cluster.json", json.dumps({"slot": self.slot, **asdict(self.settings)}))
+
+
+def slot_nodes(slot: int) -> list[str]:
+    """Return the names of the nodes that a cluster in this slot may have."""
+    return [f"n{100 * slot + number}" for number in range(1, MAX_NODES + 1)]
+
+
+def slot_ports(slot: int) -> range:
+    """Return the ports of a cluster in this slot."""
+    first = FIRST_PORT + PORTS_PER_SLOT * slot
+    return range(first, first + PORTS_PER_SLOT)
+
+
+def state_folder() -> Path:
+    """Return the state folder that was asked for, refusing those that cannot work."""
+    state = Path(os.environ.get("SBRIDGE_DEV_STATE") or DEFAULT_STATE).resolve()
+    if not re.fullmatch(r"/[A-Za-z0-9._/-]+", str(state)):
+        raise Failure(f"SBRIDGE_DEV_STATE must be a plain absolute path, not {str(state)!r}.")
+    if len(str(state)) > 60:
+        raise Failure(f"{state}: longer than 60 characters; unix sockets in it could not be used.")
+    return state
+
+
+def saved_cluster(state: Path) -> Cluster | None:
+    """Return the cluster that `up` made in `state`, whether it runs or not."""
+    try:
+        saved = json.loads((state / "cluster.json").read_text())
+    except FileNotFoundError:
+        return None
+    slot = saved.pop("slot")
+    return Cluster(state, slot, Settings(**saved))
+
+
+def existing_cluster() -> Cluster:
+    """Return the saved cluster; without one there is nothing to do."""
+    state = state_folder()
+    cluster = saved_cluster(state)
+    if cluster is None:
+        raise Failure(f"There is no cluster in {state}; `scripts/dev-cluster up` makes one.")
+    return cluster

@@ -1,0 +1,100 @@
+"""Every configuration file and folder of a cluster; the texts are in templates/."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import string
+from pathlib import Path
+
+from cluster import ADDRESS, CLUSTER_NAME, Cluster
+from files import make_folder, write
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+SLURM_CONF = Path(__file__).resolve().parents[2] / "slurm-conf"
+CPUS_PER_NODE = 4
+MEMORY_PER_NODE_MIB = 2000
+
+
+def write_configuration(cluster: Cluster) -> None:
+    """Write every configuration file from its template."""
+    values = _template_values(cluster)
+    for template in sorted(TEMPLATES.iterdir()):
+        text = string.Template(template.read_text()).substitute(values)
+        secret = template.name == "slurmdbd.conf"  # slurmdbd insists
+        write(cluster.etc / template.name, text, *((0o600, "slurm") if secret else ()))
+    write(cluster.etc / "cgroup.conf", _cgroup_conf())
+    lua = cluster.etc / "job_submit.lua"
+    if not lua.is_symlink():
+        lua.symlink_to(cluster.prefix / "share/slurm-conf/job_submit.lua")
+    key = cluster.etc / "munge.key"
+    if not key.exists():
+        write(key, os.urandom(64).hex(), 0o600)
+
+
+def _template_values(cluster: Cluster) -> dict[str, str]:
+    runtime = cluster.settings.runtime
+    allowed = [runtime] if runtime == "host" else [runtime, "host"]
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    nproc = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return {
+        "state": str(cluster.state),
+        "prefix": str(cluster.prefix),
+        "nas": str(cluster.nas),
+        "cluster_name": CLUSTER_NAME,
+        "hostname": socket.gethostname().partition(".")[0],
+        "address": ADDRESS,
+        "slurmctld_port": str(cluster.slurmctld_port),
+        "slurmdbd_port": str(cluster.slurmdbd_port),
+        "munge_socket": str(cluster.munge_socket),
+        "database_socket": str(cluster.database_socket),
+        "proctrack": cluster.settings.proctrack,
+        "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
+        "runtime": runtime,
+        "allowed_runtimes": json.dumps(allowed),
+        "podman_options": json.dumps(cluster.podman_options),
+        "nofile": str(1048576 if nofile < 0 else min(nofile, 1048576)),
+        "nproc": str(32768 if nproc < 0 else min(nproc, 32768)),
+    }
+
+
+def _node_line(cluster: Cluster, node: str) -> str:
+    return (
+        f"NodeName={node} NodeHostname={socket.gethostname().partition('.')[0]}"
+        f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
+        f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_PER_NODE_MIB}"
+    )
+
+
+def _cgroup_conf() -> str:
+    """Return the shipped cgroup.conf with what this machine cannot do taken out."""
+    lines = ["# The shipped cgroup.conf, but for what scripts/dev-cluster has to change:"]
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        lines += ["# Slurm does not recognise every hybrid hierarchy.", "CgroupPlugin=cgroup/v1"]
+    elif not Path("/run/systemd/system").is_dir():
+        lines += ["# There is no systemd here to ask for cgroups.", "IgnoreSystemd=yes"]
+    shipped = (SLURM_CONF / "cgroup.conf").read_text().splitlines()
+    for line in shipped:
+        if line.startswith("ConstrainCores=") and (os.cpu_count() or 1) < CPUS_PER_NODE:
+            line = f"# Not on this machine: a node pretends {CPUS_PER_NODE} cores. {line}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def make_folders(cluster: Cluster) -> None:
+    """Make every folder with the owner that its daemon runs as."""
+    for path in (cluster.etc, cluster.run, cluster.log, cluster.run / "munge", cluster.prefix):
+        make_folder(path)
+    make_folder(cluster.run / "db", 0o750, "mysql", "slurm")
+    make_folder(cluster.state / "db", 0o700, "mysql")
+    make_folder(cluster.state / "spool/slurmctld", 0o700, "slurm")
+    for node in cluster.nodes:
+        make_folder(cluster.state / f"spool/slurmd-{node}")
+    for name in ("slurmctld", "slurmdbd"):
+        log = cluster.log / f"{name}.log"
+        log.touch()
+        shutil.chown(log, "slurm", "slurm")
+    make_folder(cluster.run / "slurm", 0o755, "slurm")
+    for name in ("slurm-jobs/submit", "slurm-jobs/processed", "slurm-jobs/failed", "results"):
+        make_folder(cluster.nas / name, 0o1777)

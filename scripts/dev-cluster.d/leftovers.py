@@ -1,0 +1,132 @@
+"""What is left of a cluster's jobs, found in the kernel and in Podman, never by a program's name.
+
+List, remove, list again: what the second list shows is a real leftover.
+"""
+
+import signal
+from collections.abc import Collection
+from pathlib import Path
+
+import cgroups
+from cluster import MARK, Cluster, slot_ports
+from commands import attempt, wait_until
+from daemon import recorded
+from machine import listening_ports
+from processes import STOP_TIMEOUT_S, all_pids, ancestors, command_line, parent_of, send
+from roster import BASE_DAEMONS
+
+PODMAN_TIMEOUT_S = 60.0
+
+
+def pods(cluster: Cluster) -> list[str]:
+    """Return the ids of the cluster's pods."""
+    if not (cluster.state / "podman/root/libpod").is_dir():
+        return []
+    return _podman(cluster, "pod", "ps", "--quiet", "--no-trunc").split()
+
+
+def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
+    """Remove what is left of the jobs; say in words what that was."""
+    processes = _kill_processes(cluster)
+    counts = {
+        "containers": _remove_containers(cluster),
+        "processes": processes,
+        "mounts": _unmount_all(cluster),
+        "cgroups": cgroups.remove(_job_cgroups(cluster, pod_ids)),
+    }
+    cgroups.remove_empty_parents()
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
+
+
+def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
+    """Return everything of this cluster that is still there, in words."""
+    open_sockets = {
+        line.split()[-1]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.split()[-1].startswith(f"{cluster.state}/")
+    }
+    open_ports = listening_ports() & set(slot_ports(cluster.slot))
+    return [
+        *(f"process {pid}: {command_line(pid)}" for pid in sorted(_job_processes(cluster))),
+        *(f"mount {path}" for path in _mounts(cluster)),
+        *(f"cgroup {path}" for path in _job_cgroups(cluster, pod_ids)),
+        *(f"socket {path}" for path in sorted(open_sockets)),
+        *(f"open port {port}" for port in sorted(open_ports)),
+    ]
+
+
+def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:
+    return [*cgroups.of_nodes(cluster.nodes), *cgroups.of_pods(pod_ids)]
+
+
+def _job_processes(cluster: Cluster) -> set[int]:
+    """Return the processes that belong to this cluster's jobs and sandboxes.
+
+    They are told by their cgroup, by the mark in the environment that only its daemons have,
+    by being a job's process on one of its nodes, or by running from its prefix; and what these
+    started. The daemons below Slurm, and this process and its ancestors, are not among them.
+    """
+    parents = {pid: parent_of(pid) for pid in all_pids()}
+    chosen = {pid for pid in parents if _belongs(cluster, pid)}
+    chosen |= cgroups.pids(cgroups.of_nodes(cluster.nodes))
+    while children := {pid for pid, parent in parents.items() if parent in chosen} - chosen:
+        chosen |= children
+    return chosen - ancestors(parents) - _base_daemons(cluster)
+
+
+def _belongs(cluster: Cluster, pid: int) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    if f"{MARK}={cluster.state}".encode() in environment:
+        return True
+    if any(word.startswith(f"{cluster.prefix}/".encode()) for word in argv[:2]):
+        return True
+    in_job = f"SLURM_CONF={cluster.slurm_conf}".encode() in environment
+    return in_job and any(f"SLURMD_NODENAME={n}".encode() in environment for n in cluster.nodes)
+
+
+def _base_daemons(cluster: Cluster) -> set[int]:
+    saved = [recorded(cluster.run / "daemons" / f"{name}.json") for name in BASE_DAEMONS]
+    return {entry["pid"] for entry in saved if entry}
+
+
+def _kill_processes(cluster: Cluster) -> int:
+    """Kill what scancel did not reach: first stop them all, so that none makes new ones."""
+    found: set[int] = set()
+    while more := _job_processes(cluster) - found:
+        found |= more
+        send(signal.SIGSTOP, more)
+    send(signal.SIGKILL, found)
+    wait_until(lambda: not found & _job_processes(cluster), STOP_TIMEOUT_S)
+    return len(found)
+
+
+def _remove_containers(cluster: Cluster) -> int:
+    if not (cluster.state / "podman/root/libpod").is_dir():
+        return 0
+    containers = _podman(cluster, "ps", "--all", "--quiet").split()
+    if containers:
+        _podman(cluster, "pod", "rm", "--all", "--force", "--time=0")
+        _podman(cluster, "rm", "--all", "--force", "--time=0")
+    return len(containers)
+
+
+def _podman(cluster: Cluster, *arguments: str) -> str:
+    argv = [*cluster.podman, *arguments]
+    return attempt(argv, cluster.podman_environment, PODMAN_TIMEOUT_S).stdout
+
+
+def _mounts(cluster: Cluster) -> list[str]:
+    """Return what is mounted below the state folder, latest first."""
+    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [row[4] for row in reversed(rows) if row[4].startswith(f"{cluster.state}/")]
+
+
+def _unmount_all(cluster: Cluster) -> int:
+    found = _mounts(cluster)
+    for path in found:
+        attempt(["umount", path])
+    return len(found)
