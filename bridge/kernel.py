@@ -7,6 +7,7 @@ it never comes to mean another process.
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import signal
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
+# v1: /slurm_n1/uid_1001/job_2/… ; v2: /system.slice/n1_slurmstepd.scope/job_2/…
+_SLURM_CGROUP = re.compile(r"/[^/]*slurm[^/]*/(?:uid_\d+/)?job_\d+/")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -225,4 +228,4 @@ def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
 
 def in_slurm_cgroup(paths: dict[str, str]) -> bool:
     """Whether Slurm made a cgroup for the process (proctrack/cgroup or task/cgroup)."""
-    return any("/slurm" in path and "/job_" in path for path in paths.values())
+    return any(_SLURM_CGROUP.search(path) for path in paths.values())

@@ -88,7 +88,7 @@ class ResultFolder:
         except BaseException:
             self.discard(draft)
             raise
-        os.fsync(self.descriptor)
+        sync_directory(self.descriptor)
 
     def remove_drafts(self) -> None:
         """Remove what a publication that crashed left half done."""
@@ -112,9 +112,18 @@ def open_folder(results: str, claim: Claim, chosen: str = "") -> ResultFolder:
     finally:
         os.close(root)
     raise Trouble(
-        f"{results}: {claim.job_id} and {claim.job_id}_2 to _{_MAX_ALTERNATIVES} are all taken by "
+        f"{claim.job_id} and {claim.job_id}_2 to _{_MAX_ALTERNATIVES} are all taken by "
         "folders that are not this job's"
     )
+
+
+def sync_directory(descriptor: int) -> None:
+    """Make the names in a folder durable, where its file system knows how."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def remove(name: str, directory: int) -> None:
@@ -145,6 +154,8 @@ def _try(root: int, name: str, claim: Claim, *, is_chosen: bool) -> ResultFolder
         folder = _accept(descriptor, name, claim, is_new=is_new, is_chosen=is_chosen)
     except BaseException:
         os.close(descriptor)
+        if is_new:
+            _unmake(root, name)
         raise
     if folder is None:
         os.close(descriptor)
@@ -159,11 +170,23 @@ def _make(root: int, name: str) -> bool:
     return True
 
 
+def _unmake(root: int, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=root)
+    except OSError:
+        return  # something is in it already, or somebody else's
+
+
 def _accept(
     descriptor: int, name: str, claim: Claim, *, is_new: bool, is_chosen: bool
 ) -> ResultFolder | None:
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
+        if is_new:
+            raise Trouble(
+                f"{name} was made for uid {os.geteuid()}, but the NAS gives it to uid "
+                f"{status.st_uid}: it must keep the users apart (no all_squash, no uid= option)"
+            )
         return None
     if is_new:
         os.fchmod(descriptor, 0o755)  # the umask is not asked

@@ -41,10 +41,14 @@ def append_new(log: int, copy: int, limit: int) -> bool:
     return stop < end
 
 
-def open_copy(name: str, folder: ResultFolder) -> int | None:
-    """Open a log in the result folder for appending; None when its name is taken by no file."""
+def open_copy(name: str, folder: ResultFolder, like: os.stat_result | None = None) -> int | None:
+    """Open a log in the result folder for appending; None when its name is taken by no file.
+
+    A new one is as closed to others as the job's (`like`), from its first byte on.
+    """
+    mode = stat.S_IMODE(like.st_mode) & 0o777 | 0o600 if like else 0o644
     try:
-        descriptor = os.open(name, _OPEN_LOG, 0o644, dir_fd=folder.descriptor)
+        descriptor = os.open(name, _OPEN_LOG, mode, dir_fd=folder.descriptor)
     except OSError as error:
         if isinstance(transfer.refusal(error), source.Skip):
             return None
@@ -68,7 +72,7 @@ def _mirror(name: str, out: int, folder: ResultFolder, limit: int) -> bool:
     except source.Skip:
         return False
     try:
-        copy = open_copy(name, folder)
+        copy = open_copy(name, folder, os.fstat(log))
         if copy is None:
             return False
         try:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.results import checksums, mirror, source, summary, transfer
-from bridge.results.folder import MARKER, SUMMARY, ResultFolder, remove
+from bridge.results import checksums, mirror, page, source, summary, transfer
+from bridge.results.folder import MARKER, SUMMARY, ResultFolder, remove, sync_directory
 from bridge.results.plan import Plan, carry_out
 from bridge.results.remark import Remarks
 from bridge.results.source import Skip
@@ -49,8 +49,8 @@ def publish(plan: Plan, out: int, folder: ResultFolder) -> Published:
     published = _Publication(folder).run(out)
     facts = JobFacts.of(plan.facts)
     published_at = time.time()
-    text = summary.text(facts, published, plan.languages, time.localtime)
-    folder.write(summary.TEXT, text.encode("utf-8", "backslashreplace"))
+    text = page.text(facts, published, plan.languages, time.localtime)
+    folder.write(page.NAME, text.encode("utf-8", "backslashreplace"))
     folder.write(SUMMARY, summary.json_bytes(summary.document(facts, published, published_at)))
     _unmark(folder)
     return published
@@ -71,7 +71,7 @@ def _act(plan: Plan, out: int, folder: ResultFolder) -> dict[str, Any]:
 
 def _unmark(folder: ResultFolder) -> None:
     remove(MARKER, folder.descriptor)
-    os.fsync(folder.descriptor)
+    sync_directory(folder.descriptor)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Publication:
             os.fchmod(descriptor, 0o644)
             sha256 = transfer.read_back(descriptor).sha256
         self.folder.put(draft, checksums.NAME)
-        os.fsync(self.folder.descriptor)
+        sync_directory(self.folder.descriptor)
         return Published(
             stdout=logs[0],
             stderr=logs[1],
@@ -155,7 +155,7 @@ class _Log:
         before = os.fstat(log)
         if transfer.is_in_place(self.name, self.folder.descriptor, before):
             return transfer.digest_of(log, before.st_size)
-        copy = mirror.open_copy(self.name, self.folder)
+        copy = mirror.open_copy(self.name, self.folder, before)
         if copy is None:
             return None
         try:
@@ -174,7 +174,6 @@ class _Log:
         if copy is None:
             return None
         try:
-            os.fchmod(copy, 0o644)
             return transfer.read_back(copy)
         finally:
             os.close(copy)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bridge.results import source, transfer
-from bridge.results.folder import ResultFolder
+from bridge.results.folder import ResultFolder, sync_directory
 from bridge.results.remark import Remarks
 from bridge.results.source import Skip
 from bridge.results.transfer import Copied
@@ -97,4 +97,4 @@ def _make_directory(name: str, directory: int) -> int:
 def _finish_directory(descriptor: int, like: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(like.st_mode) & 0o777 | 0o500)
     os.utime(descriptor, ns=(like.st_mtime_ns, like.st_mtime_ns))
-    os.fsync(descriptor)
+    sync_directory(descriptor)

@@ -62,13 +62,13 @@ class PodmanRuntime:
             self._play(spool, spec)
         except CommandError as error:
             if _UNKNOWN_IMAGE not in error.stderr_tail:
-                raise _blame(error, spec) from error
+                raise _blame(error, spec.image, spec.name) from error
             self._pull(spec, waiter)
             waiter.say(f"starting {spec.image}")
             try:
                 self._play(spool, spec)
             except CommandError as again:
-                raise _blame(again, spec) from again
+                raise _blame(again, spec.image, spec.name) from again
         return self._running(spec)
 
     def _play(self, spool: JobSpool, spec: SandboxSpec) -> None:
@@ -88,7 +88,7 @@ class PodmanRuntime:
                 "pull", "--quiet", spec.image, timeout_s=_PULL_TIMEOUT_S, cancelled=waiter.cancelled
             )
         except CommandError as error:
-            raise _blame(error, spec) from error
+            raise _blame(error, spec.image, spec.name) from error
 
     def _running(self, spec: SandboxSpec) -> Sandbox:
         container = f"{spec.name}-{manifest.CONTAINER}"
@@ -151,16 +151,16 @@ class PodmanRuntime:
         ).stdout
 
 
-def _blame(error: CommandError, spec: SandboxSpec) -> SbridgeError:
+def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
     text = error.stderr_tail or str(error)
     reason = text.splitlines()[-1].removeprefix("Error: ")
-    if _LOCAL_IMAGE.match(spec.image) and "pinging container registry" in text:
-        return UserError(f"image {spec.image} is not on this node")
+    if _LOCAL_IMAGE.match(image) and "pinging container registry" in text:
+        return UserError(f"image {image} is not on this node")
     if error.exit_code is None or _NODE.search(text):
-        return NodeError(f"podman cannot start {spec.name}: {reason}")
+        return NodeError(f"podman cannot start {name}: {reason}")
     if _TEMPORARY.search(text):
-        return TemporaryError(f"image {spec.image}: {reason}")
-    return UserError(f"the sandbox with image {spec.image} cannot be made: {reason}")
+        return TemporaryError(f"image {image}: {reason}")
+    return UserError(f"the sandbox with image {image} cannot be made: {reason}")
 
 
 def _pod_cgroup(paths: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from bridge.config import Slurm
 from bridge.errors import CommandError, TemporaryError
 
 REASON_PREFIX = "sbridge:"
+_UNREACHED = re.compile(r"contact slurm controller|timed out|connection|socket", re.IGNORECASE)
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 
 
@@ -134,9 +135,9 @@ class SlurmControl:
         try:
             self._run("scontrol", "requeue", str(job_id))
         except CommandError as error:
-            if "slurm_requeue" in error.stderr_tail or "requeue" in error.stderr_tail.lower():
-                return False
-            raise TemporaryError(f"Slurm could not be asked: {error}") from error
+            if error.exit_code is None or _UNREACHED.search(error.stderr_tail):
+                raise TemporaryError(f"Slurm could not be asked: {error}") from error
+            return False  # no batch job, or one that may not be requeued
         return True
 
     def drain(self, node: str, reason: str) -> None:

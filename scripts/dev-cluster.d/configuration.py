@@ -12,7 +12,6 @@ from cluster import ADDRESS, CLUSTER_NAME, Cluster
 from files import make_folder, write
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-SLURM_CONF = Path(__file__).resolve().parents[2] / "slurm-conf"
 CPUS_PER_NODE = 4
 MEMORY_PER_NODE_MIB = 2000
 
@@ -24,7 +23,6 @@ def write_configuration(cluster: Cluster) -> None:
         text = string.Template(template.read_text()).substitute(values)
         secret = template.name == "slurmdbd.conf"  # slurmdbd insists
         write(cluster.etc / template.name, text, *((0o600, "slurm") if secret else ()))
-    write(cluster.etc / "cgroup.conf", _cgroup_conf())
     lua = cluster.etc / "job_submit.lua"
     if not lua.is_symlink():
         lua.symlink_to(cluster.prefix / "share/slurm-conf/job_submit.lua")
@@ -49,6 +47,7 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "slurmdbd_port": str(cluster.slurmdbd_port),
         "munge_socket": str(cluster.munge_socket),
         "database_socket": str(cluster.database_socket),
+        "cgroup_plugin": _cgroup_plugin(),
         "proctrack": cluster.settings.proctrack,
         "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
         "runtime": runtime,
@@ -67,19 +66,13 @@ def _node_line(cluster: Cluster, node: str) -> str:
     )
 
 
-def _cgroup_conf() -> str:
-    """Return the shipped cgroup.conf with what this machine cannot do taken out."""
-    lines = ["# The shipped cgroup.conf, but for what scripts/dev-cluster has to change:"]
+def _cgroup_plugin() -> str:
+    """Return the line that helps Slurm where it would not find out what this machine has."""
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        lines += ["# Slurm does not recognise every hybrid hierarchy.", "CgroupPlugin=cgroup/v1"]
-    elif not Path("/run/systemd/system").is_dir():
-        lines += ["# There is no systemd here to ask for cgroups.", "IgnoreSystemd=yes"]
-    shipped = (SLURM_CONF / "cgroup.conf").read_text().splitlines()
-    for line in shipped:
-        if line.startswith("ConstrainCores=") and (os.cpu_count() or 1) < CPUS_PER_NODE:
-            line = f"# Not on this machine: a node pretends {CPUS_PER_NODE} cores. {line}"
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+        return "# Slurm does not recognise every hybrid hierarchy.\nCgroupPlugin=cgroup/v1"
+    if not Path("/run/systemd/system").is_dir():
+        return "# There is no systemd here to ask for cgroups.\nIgnoreSystemd=yes"
+    return ""
 
 
 def make_folders(cluster: Cluster) -> None:

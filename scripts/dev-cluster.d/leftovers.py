@@ -94,13 +94,21 @@ def _base_daemons(cluster: Cluster) -> set[int]:
 
 
 def _kill_processes(cluster: Cluster) -> int:
-    """Kill what scancel did not reach: first stop them all, so that none makes new ones."""
+    """Kill what scancel did not reach, and whatever that may start meanwhile."""
     found: set[int] = set()
-    while more := _job_processes(cluster) - found:
-        found |= more
-        send(signal.SIGSTOP, more)
-    send(signal.SIGKILL, found)
-    wait_until(lambda: not found & _job_processes(cluster), STOP_TIMEOUT_S)
+
+    def none_left() -> bool:
+        # Stopped first, so that none makes new ones. Those whose parent then dies are continued by
+        # the kernel (an orphaned process group), hence more than one round.
+        stopped: set[int] = set()
+        while more := _job_processes(cluster) - stopped:
+            send(signal.SIGSTOP, more)
+            stopped |= more
+        send(signal.SIGKILL, stopped)
+        found.update(stopped)
+        return not stopped
+
+    wait_until(none_left, STOP_TIMEOUT_S)
     return len(found)
 
 

@@ -1,0 +1,300 @@
+"""scripts/dev-cluster itself, beside the cluster of the other tests: two at once must do."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+SLURM_DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld")
+# A job that ignores every signal it can, and whose children try to get away.
+STUBBORN = """#!/bin/bash
+trap '' TERM INT HUP USR1 USR2
+setsid sleep {seconds} &
+(setsid sh -c 'trap "" TERM; sleep {seconds}; :' &)
+env -i setsid sleep {seconds} &
+touch started.{seconds}
+while :; do sleep 1; done
+"""
+
+
+@pytest.fixture(scope="module")
+def own(new_cluster):
+    """A second cluster, small, that these tests may break."""
+    cluster = new_cluster()
+    cluster.up(nodes=1, runtime="host")
+    return cluster
+
+
+@pytest.fixture
+def mended(own):
+    """Bring the second cluster back to what it was."""
+    yield own
+    own.up(nodes=1, runtime="host", proctrack="cgroup")
+
+
+def records(cluster) -> dict[str, int]:
+    """Return the daemons' pids by name, as the cluster recorded them."""
+    folder = cluster.state / "run/daemons"
+    return {path.stem: json.loads(path.read_text())["pid"] for path in folder.glob("*.json")}
+
+
+def processes_with(word: str) -> list[str]:
+    """Return the command lines that have this argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = path.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if word in argv:
+            found.append(f"{path.parent.name} {argv}")
+    return found
+
+
+def kernel_leftovers(cluster, nodes: list[str]) -> list[str]:
+    """Look for anything of a cluster in the kernel, independently of what `down` looks at."""
+    state = str(cluster.state)
+    mounts = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if state in line
+    ]
+    sockets = [line for line in Path("/proc/net/unix").read_text().splitlines() if state in line]
+    groups = [
+        folder
+        for folder, _, _ in os.walk("/sys/fs/cgroup")
+        if any(node in os.path.basename(folder).split("_") for node in nodes)
+    ]
+    environments = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"={state}".encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                environments.append(str(path))
+        except OSError:
+            continue
+    return mounts + sockets + groups + environments
+
+
+# --- up ---------------------------------------------------------------------------------------------
+
+
+def test_up_again_changes_nothing_and_says_so(own):
+    before = records(own)
+    said = own.up()
+    assert records(own) == before
+    assert said.count("was up already") == len(before)
+
+
+def test_up_with_other_options_changes_what_must_and_keeps_the_rest(mended):
+    before = records(mended)
+    mended.up(nodes=2)
+    after = records(mended)
+    assert len(mended.nodes) == 2
+    assert mended.run("status").code == 0
+    assert {name: after[name] for name in SLURM_DAEMONS[:3]} == {
+        name: before[name] for name in SLURM_DAEMONS[:3]
+    }
+
+
+@pytest.mark.parametrize("daemon", ["slurmctld", "slurmd-{node}", "agent-{node}", "watcher"])
+def test_up_brings_back_the_one_daemon_that_died(mended, daemon):
+    name = daemon.format(node=mended.nodes[0])
+    before = records(mended)
+    os.kill(before[name], signal.SIGKILL)
+    assert mended.run("status").code == 1
+    mended.up()
+    after = records(mended)
+    assert {other for other in after if after[other] != before[other]} == {name}
+    assert mended.run("status").code == 0
+
+
+def test_two_clusters_run_side_by_side(cluster, own):
+    assert set(cluster.nodes).isdisjoint(own.nodes)
+    for one in (cluster, own):
+        job = one.sbatch("alice", "#!/bin/sh\nscontrol show config | grep SLURM_CONF\n")
+        one.wait_job(job, "COMPLETED")
+        assert (
+            str(one.state) in Path("~alice").expanduser().joinpath(f"slurm-{job}.out").read_text()
+        )
+
+
+def test_what_a_node_limits_is_limited(own):
+    wanted = "python3 -c 'b\"x\" * (300 << 20)'"
+    job = own.sbatch("alice", f"#!/bin/sh\n{wanted}\n", "--mem=100")
+    own.wait_job(job, "OUT_OF_MEMORY")
+
+
+@pytest.fixture
+def altered_scripts(tmp_path) -> Callable[[str, str, str], Path]:
+    """Give a dev-cluster whose files one can spoil."""
+    tree = tmp_path / "tree"
+    repository = Path(__file__).resolve().parents[2]
+    shutil.copytree(repository, tree, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+
+    def alter(name: str, old: str, new: str) -> Path:
+        path = tree / "scripts" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        return tree / "scripts" / "dev-cluster"
+
+    return alter
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(own, altered_scripts):
+    own = type(own)(own.state, altered_scripts("packages", "\nmunge\n", "\nmunge\nno-such-pkg\n"))
+    ran = own.run("up")
+    assert ran.code == 1
+    assert "Missing packages: no-such-pkg\n" in ran.stderr
+    assert "apt-get install --no-install-recommends no-such-pkg" in ran.stderr
+
+
+def test_a_daemon_that_does_not_come_up_shows_the_end_of_its_log(mended, altered_scripts):
+    spoilt = altered_scripts(
+        "dev-cluster.d/templates/mariadb.cnf", "[mariadbd]", "[mariadbd]\nno_such=1"
+    )
+    ran = type(mended)(mended.state, spoilt).run("up")
+    assert ran.code == 1
+    assert "mariadbd ended right after its start" in ran.stderr
+    assert "unknown variable 'no_such=1'" in ran.stderr
+
+
+@pytest.mark.parametrize("state", ["/var/tmp/" + "x" * 60, "/var/tmp/with space", "relative'quote"])
+def test_a_state_folder_that_cannot_work_is_refused(own, state):
+    ran = type(own)(Path(state)).run("up")
+    assert ran.code == 1
+    assert "dev-cluster: " in ran.stderr
+    assert not Path(state).exists()
+
+
+def test_a_state_folder_that_users_cannot_reach_is_refused(own):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:  # noqa: S108
+        ran = type(own)(Path(closed, "state")).run("up")
+    assert ran.code == 1
+    assert f"{closed} is closed to ordinary users" in ran.stderr
+
+
+# --- env, as, status ----------------------------------------------------------------------------------
+
+
+def test_env_makes_the_plain_commands_work(own):
+    script = f'eval "$({own.script} env)" && sinfo -hN -p main -o %N && command -v sbridge && echo "$SBRIDGE_NAS"'
+    shown = own.as_user("root", ["env", f"SBRIDGE_DEV_STATE={own.state}", "bash", "-c", script])
+    node, sbridge, nas = shown.checked().stdout.split()
+    assert [node] == own.nodes
+    assert sbridge == f"{own.prefix}/bin/sbridge"
+    assert nas == str(own.nas)
+
+
+def test_as_keeps_argv_stdin_and_the_exit_code(own):
+    script = 'cat; printf "[%s]" "$@"; pwd; exit 7'
+    argv = ["bash", "-c", script, "-", "a b", "", "--nodes", "$HOME", "*", "-h"]
+    ran = own.as_user("alice", argv, b"in\0put\n")
+    assert (
+        ran.stdout
+        == "in\0put\n[a b][][--nodes][$HOME][*][-h]" + pwd.getpwnam("alice").pw_dir + "\n"
+    )
+    assert ran.code == 7
+
+
+def test_as_makes_an_ordinary_user_with_his_groups(own):
+    assert "(research)" in own.as_user("alice", ["id"]).stdout
+    assert "(research)" not in own.as_user("bob", ["id"]).stdout
+    status = own.as_user("alice", ["cat", "/proc/self/status"]).stdout
+    assert "CapEff:\t0000000000000000" in status
+    names = set(own.as_user("alice", ["env", "-0"]).stdout.split("\0"))
+    assert not [name for name in names if name.startswith("SBRIDGE_DEV_CLUSTER=")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["nobody-here", "id"], "no user nobody-here"), (["alice"], "needs a command")],
+)
+def test_as_refuses_what_it_cannot_do(own, words, message):
+    ran = own.run("as", *words)
+    assert ran.code == 1
+    assert message in ran.stderr
+
+
+def test_as_says_127_for_a_command_that_is_not_there(own):
+    assert own.as_user("alice", ["no-such-command"]).code == 127
+
+
+def test_status_names_every_daemon_and_socket(own):
+    ran = own.run("status")
+    assert ran.code == 0
+    assert all(name in ran.stdout for name in records(own))
+    assert str(own.agent_socket(own.nodes[0])) in ran.stdout
+    assert "main*" in ran.stdout
+
+
+# --- down ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
+@pytest.mark.parametrize(
+    "died", [[], ["slurmctld"], ["slurmctld", "slurmd-{node}", "agent-{node}"]]
+)
+def test_down_leaves_nothing_behind(mended, proctrack, died):
+    mended.up(nodes=1, proctrack=proctrack)
+    nodes = mended.nodes
+    seconds = f"{10_000 + os.getpid()}.{len(died)}{proctrack == 'cgroup':d}"
+    mark = Path("~alice").expanduser() / f"started.{seconds}"
+    job = mended.sbatch("alice", STUBBORN.format(seconds=seconds))
+    mended.wait_job(job, "RUNNING")
+    mended.wait_for(mark.exists)
+    for daemon in died:
+        os.kill(records(mended)[daemon.format(node=nodes[0])], signal.SIGKILL)
+    ran = mended.run("down")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert "nothing left behind" in ran.stdout
+    assert processes_with(seconds) == []
+    assert kernel_leftovers(mended, nodes) == []
+    mended.up()
+    assert mended.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
+
+
+def test_down_removes_sandboxes_that_nobody_owns(new_cluster):
+    cluster = new_cluster()
+    cluster.up(nodes=1)
+    nodes = cluster.nodes
+    cluster.podman("run", "-d", "--network=host", "localhost/sbridge-demo", "sleep", "4321.5")
+    assert processes_with("4321.5")
+    assert cluster.run("down").code == 0
+    assert processes_with("4321.5") == []
+    assert kernel_leftovers(cluster, nodes) == []
+
+
+def test_down_says_loudly_what_it_could_not_remove(mended):
+    busy = mended.state / "nas/busy"
+    busy.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(busy)], check=True)
+    try:
+        with (busy / "open").open("w"):
+            ran = mended.run("down")
+        assert ran.code == 1
+        assert ran.stderr.endswith(f"These are still there:\n    mount {busy}\n")
+    finally:
+        subprocess.run(["umount", str(busy)], check=True)
+    assert mended.run("down").code == 0
+
+
+def test_down_keeps_users_that_another_cluster_still_needs(cluster, new_cluster):
+    short = new_cluster()
+    short.up(nodes=1, runtime="host")
+    assert short.run("down", "--purge").code == 0
+    assert not short.state.exists()
+    assert cluster.as_user("alice", ["true"]).code == 0
+
+
+def test_down_without_a_cluster_is_fine(new_cluster):
+    ran = new_cluster().run("down")
+    assert ran.code == 0
+    assert "There is no cluster" in ran.stdout

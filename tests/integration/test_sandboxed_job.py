@@ -1,0 +1,375 @@
+"""A sandboxed job is a Slurm job: I/O, ends, signals, accounting, and what goes wrong."""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.podman]
+
+DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
+DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
+
+
+def script(body, image=DEMO, interpreter="/bin/bash", header=""):
+    return f"#!{interpreter}\n#SBATCH --mem=200\n{header}{image}{body}"
+
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL")
+
+
+class Ended:
+    """A job's two streams and what Slurm says of its end."""
+
+    def __init__(self, cluster, job_id, out, err):
+        self.job_id = job_id
+        self.state = cluster.wait_job(job_id, ENDED)
+        self.exit_code = cluster.job_field(job_id, "ExitCode")
+        self.out, self.err = out.read_bytes(), err.read_bytes()
+
+    @property
+    def end(self):
+        return self.state, self.exit_code
+
+
+@pytest.fixture
+def folder(cluster):
+    """A new folder of alice's that sandboxes see too."""
+    path = Path(cluster.as_user("alice", ["mktemp", "-d", "-p", str(cluster.nas)]).stdout.strip())
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def submit(cluster, folder):
+    """Submit a script as alice with its streams in files of their own; returns (id, out, err)."""
+    count = itertools.count()
+
+    def submit(text, *options):
+        number = next(count)
+        out, err = folder / f"out{number}", folder / f"err{number}"
+        job_id = cluster.sbatch("alice", text, "-o", str(out), "-e", str(err), *options)
+        return job_id, out, err
+
+    return submit
+
+
+@pytest.fixture
+def run(cluster, submit):
+    """Submit a script and wait for its end."""
+
+    def run(text, *options):
+        return Ended(cluster, *submit(text, *options))
+
+    return run
+
+
+@pytest.fixture
+def running(cluster, submit):
+    """Submit a script and wait until it has written a line of `ready`."""
+
+    def running(text, *options):
+        job_id, out, err = submit(text, *options)
+        cluster.wait_for(lambda: out.exists() and b"ready" in out.read_bytes())
+        return job_id, out, err
+
+    return running
+
+
+def scancel(cluster, job_id, *options):
+    cluster.slurm("scancel", *options, str(job_id))
+
+
+def drained(cluster):
+    """Return the drained nodes and why."""
+    lines = cluster.slurm("sinfo", "-h", "-N", "-p", "main", "-o", "%N|%T|%E").splitlines()
+    rows = [line.split("|", 2) for line in lines]
+    return {node: reason for node, state, reason in rows if "drain" in state}
+
+
+def sandboxes(cluster):
+    return cluster.podman("pod", "ps", "-q").split()
+
+
+def agent_spools(cluster):
+    return list(cluster.spool.glob("*/jobs/*"))
+
+
+def overlay_mounts(cluster):
+    place = f"{cluster.state}/podman/root/overlay/"
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if place in line]
+
+
+def kill_agents(cluster):
+    for node in cluster.nodes:
+        os.kill(cluster.pid(f"agent-{node}"), signal.SIGKILL)
+    cluster.wait_for(lambda: "agent" not in alive(cluster))
+
+
+def alive(cluster):
+    rows = cluster.run("status").stdout.splitlines()
+    return " ".join(row.split()[0] for row in rows if row.split()[1:2] == ["up"])
+
+
+def start_agents(cluster):
+    cluster.up(**DEFAULT_OPTIONS)
+
+
+def processes(argument):
+    """Return the processes that have `argument` in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if argument in path.read_bytes().split(b"\0"):
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.fixture
+def both(run):
+    """Run a body natively and in a sandbox."""
+
+    def both(body, *options, **keywords):
+        native = run(script(body, image="", **keywords), *options)
+        return native, run(script(body, **keywords), *options)
+
+    return both
+
+
+def test_streams_and_exit_code_are_the_native_ones(both):
+    native, sandboxed = both('printf "out\\0\\xff"; echo err >&2; exit 3\n')
+    assert sandboxed.out == native.out == b"out\0\xff"
+    assert sandboxed.err == native.err == b"err\n"
+    assert sandboxed.end == native.end == ("FAILED", "3:0")
+
+
+@pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM", "USR1"])
+def test_death_by_a_signal_is_the_native_one(both, name):
+    native, sandboxed = both(f"kill -{name} $$\n")
+    assert sandboxed.end == native.end
+    assert sandboxed.exit_code != "0:0"
+
+
+def test_user_groups_limits_and_place_are_the_native_ones(both):
+    body = (
+        "id; whoami; pwd; umask; hostname; echo $0; echo $HOME; nice; ulimit -a | grep -v pipe\n"
+        'grep -E "Cpus_allowed_list|^SigIgn|^SigBlk" /proc/self/status\n'
+        "cat /proc/self/cgroup; tail -n 1 $0\n"
+    )
+    native, sandboxed = both(f"umask 027\n{body}", "--nice=0")
+    same = lambda text: re.sub(rb"job_?0*\d+", b"job", text)  # noqa: E731
+    assert same(sandboxed.out) == same(native.out)
+    assert b"research" in sandboxed.out
+    assert sandboxed.err == native.err == b""
+
+
+def test_environment_is_the_native_one_but_for_the_documented_two(both):
+    native, sandboxed = both("env -0 | sort -z\n", "--export=ALL,ODD=a b=c,한글=값")
+    changing = re.compile(rb"^(SLURM_JOB_?ID|SLURM_TASK_PID|SBRIDGE_OUTPUTS|PATH|_|SHLVL|PWD)=")
+
+    def variables(text):
+        return [pair for pair in text.split(b"\0") if not changing.match(pair)]
+
+    assert variables(sandboxed.out) == variables(native.out)
+    assert "한글=값".encode() in variables(sandboxed.out)
+
+
+def test_script_arguments_arrive_as_given(cluster, folder):
+    file = folder / "job 파일.sh"
+    file.write_text(script('printf "%s|" "$@"\n'))
+    out = folder / "out"
+    command = ["sbatch", "--parsable", "-o", str(out), str(file), "a b", "", "$x", "끝"]
+    job_id = int(cluster.as_user("alice", command).checked().stdout)
+    cluster.wait_job(job_id)
+    assert out.read_text() == "a b||$x|끝|"
+
+
+def test_privileges_are_gone_inside(run):
+    ran = run(script('grep -E "^(Cap|NoNewPrivs|Seccomp:)" /proc/self/status\n'))
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert f"{name}:\t0000000000000000".encode() in ran.out
+    assert b"NoNewPrivs:\t1" in ran.out
+
+
+def test_scancel_ends_every_process_and_the_sandbox(cluster, running):
+    job_id, out, err = running(script("sleep 987 & echo ready; wait\n"))
+    scancel(cluster, job_id)
+    ran = Ended(cluster, job_id, out, err)
+    assert ran.state == "CANCELLED"
+    assert b"CANCELLED AT" in ran.err
+    assert processes(b"987") == []
+    cluster.wait_for(lambda: sandboxes(cluster) == [])
+
+
+SIGNALLED = """
+trap 'echo shell USR1' USR1
+trap 'echo shell TERM; exit 9' TERM
+bash -c '
+    trap "echo child USR1" USR1; trap "echo child TERM" TERM
+    echo ready; while :; do sleep 0.1; done' &
+while :; do wait; done
+"""
+
+
+@pytest.mark.parametrize("options", [["-b"], ["-f"]])
+def test_a_signal_reaches_the_native_processes(cluster, running, options):
+    seen = []
+    for image in ("", DEMO):
+        job_id, out, err = running(script(SIGNALLED, image=image))
+        scancel(cluster, job_id, *options, "-s", "USR1")
+        cluster.wait_for(lambda out=out: b"USR1" in out.read_bytes())
+        scancel(cluster, job_id)
+        seen.append(sorted(Ended(cluster, job_id, out, err).out.splitlines()))
+    assert seen[1] == seen[0]
+
+
+def test_time_limit_ends_the_job_as_timeout(run):
+    ran = run(script("sleep 300\n"), "--time=0:01")
+    assert ran.state == "TIMEOUT"
+    assert b"DUE TO TIME LIMIT" in ran.err
+
+
+def test_too_much_memory_is_slurms_out_of_memory(run):
+    ran = run(script("tail /dev/zero\n"))
+    assert ran.state == "OUT_OF_MEMORY"
+
+
+def test_image_without_bash_falls_back_to_sh_and_says_so(run):
+    ran = run(script("echo $0; echo hi\n", image="#K8S_IMAGE=localhost/busybox:latest\n"))
+    assert ran.end == ("COMPLETED", "0:0")
+    assert ran.out.endswith(b"slurm_script\nhi\n")
+    assert b"the image has no /bin/bash; using /bin/sh" in ran.err
+
+
+def test_image_without_any_shell_fails_with_the_reason(run):
+    ran = run(script("echo hi\n", image="#K8S_IMAGE=localhost/noshell:latest\n"))
+    assert ran.end == ("FAILED", "2:0")
+    assert b"no /bin/bash and no /bin/sh" in ran.err
+
+
+def test_image_that_does_not_exist_fails_the_job_and_not_the_node(cluster, run):
+    ran = run(script("echo hi\n", image="#K8S_IMAGE=localhost/nosuch:1\n"))
+    assert ran.state == "FAILED"
+    assert ran.out == b""
+    assert b"image localhost/nosuch:1 is not on this node" in ran.err
+    assert drained(cluster) == {}
+
+
+def test_a_working_directory_that_the_sandbox_lacks_is_warned_of(run):
+    ran = run(script("pwd\n", header="#K8S_WORKDIR=/no/such\n"))
+    assert b"working directory /no/such" in ran.err
+    assert ran.state == "COMPLETED"
+
+
+def test_killed_agent_changes_nothing_for_a_running_job(cluster, running, folder):
+    go = folder / "go"
+    body = f"echo ready; while [ ! -e {go} ]; do sleep 0.1; done; echo end; exit 5\n"
+    job_id, out, err = running(script(body))
+    kill_agents(cluster)
+    go.touch()
+    cluster.wait_for(lambda: b"end" in out.read_bytes())
+    start_agents(cluster)
+    ran = Ended(cluster, job_id, out, err)
+    assert ran.end == ("FAILED", "5:0")
+    cluster.wait_for(lambda: sandboxes(cluster) == [])
+    cluster.wait_for(lambda: drained(cluster) == {})
+
+
+def test_scancel_works_while_the_agent_is_dead(cluster, running):
+    job_id, _, _ = running(script("echo ready; sleep 987\n"))
+    kill_agents(cluster)
+    scancel(cluster, job_id)
+    cluster.wait_for(lambda: not processes(b"987"))
+    start_agents(cluster)
+    cluster.wait_job(job_id)
+    cluster.wait_for(lambda: sandboxes(cluster) == [])
+    cluster.wait_for(lambda: drained(cluster) == {})
+
+
+def test_a_dead_agent_drains_the_node_with_our_reason_and_its_return_resumes_it(cluster, submit):
+    kill_agents(cluster)
+    job_id, out, err = submit(script("echo ran\n"))
+    cluster.wait_for(lambda: drained(cluster), timeout_s=30)
+    assert all(reason.startswith("sbridge: prepare") for reason in drained(cluster).values())
+    start_agents(cluster)
+    ran = Ended(cluster, job_id, out, err)
+    assert ran.out == b"ran\n"
+    cluster.wait_for(lambda: drained(cluster) == {})
+
+
+def test_a_sandbox_deleted_from_outside_ends_the_job_and_says_why(cluster, running):
+    job_id, out, err = running(script("echo ready; sleep 987\n"))
+    cluster.podman("pod", "rm", "-f", "-t", "0", f"slurm-job-{job_id}")
+    ran = Ended(cluster, job_id, out, err)
+    assert ran.end == ("FAILED", "0:9")
+    assert b"deleted from outside" in ran.err
+
+
+def test_requeue_gets_a_new_sandbox(cluster, submit):
+    body = 'echo run $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 987\n'
+    job_id, out, err = submit(script(body), "--open-mode=append", "--requeue")
+    cluster.wait_for(lambda: out.exists() and b"run" in out.read_bytes())
+    cluster.slurm("scontrol", "requeue", str(job_id))
+    cluster.slurm("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    ran = Ended(cluster, job_id, out, err)
+    assert ran.out == b"run \nrun 1\n"
+    assert ran.state == "COMPLETED"
+    assert sandboxes(cluster) == []
+
+
+def test_a_stranger_can_neither_enter_nor_read_anothers_sandbox(cluster, running):
+    job_id, _, _ = running(script("echo secret > $SBRIDGE_OUTPUTS/s; echo ready; sleep 987\n"))
+    node = cluster.job_field(job_id, "BatchHost")
+    enter = ["env", f"SLURM_JOB_ID={job_id}", f"SLURMD_NODENAME={node}", "sbridge-run", "/bin/sh"]
+    refused = cluster.as_user("bob", [*enter, "-c", "id"])
+    assert refused.code == 1
+    assert "is not yours" in refused.stderr
+    spool = cluster.spool / node / "jobs" / f"{job_id}.0"
+    for path in (
+        spool / "out",
+        spool / "request.json",
+        spool / "script",
+        spool / "out" / "outputs",
+    ):
+        assert cluster.as_user("bob", ["ls", "-l", str(path / "x")]).code != 0
+        assert cluster.as_user("bob", ["cat", str(path)]).code != 0
+    assert cluster.as_user("alice", ["cat", str(spool / "request.json")]).code != 0
+    scancel(cluster, job_id)
+    cluster.wait_job(job_id)
+
+
+def test_hooks_are_refused_to_users(cluster):
+    address = cluster.agent_socket(cluster.nodes[0])
+    code = (
+        "import socket,sys; from bridge import wire\n"
+        "c=socket.socket(socket.AF_UNIX); c.connect(sys.argv[1])\n"
+        "wire.send(c, wire.Message('finish', [('SLURM_JOB_ID', b'1')]))\n"
+        "print(wire.receive(c)[0].kind)"
+    )
+    python = cluster.prefix / "venv" / "bin" / "python"
+    ran = cluster.as_user("bob", [str(python), "-I", "-c", code, str(address)])
+    assert ran.stdout.strip() == "refused"
+
+
+def test_supplementary_groups_give_access_inside(run, folder):
+    file = folder / "for-research"
+    file.write_text("grouped\n")
+    shutil.chown(file, "root", "research")
+    file.chmod(0o640)
+    ran = run(script(f"cat {file}\n"))
+    assert ran.out == b"grouped\n"
+
+
+def test_twenty_jobs_leave_nothing_behind(cluster, submit):
+    jobs = [submit(script(f"echo {index}; exit {index}\n")) for index in range(20)]
+    ran = [Ended(cluster, *job) for job in jobs]
+    assert [r.out for r in ran] == [b"%d\n" % index for index in range(20)]
+    assert [r.exit_code for r in ran] == [f"{index}:0" for index in range(20)]
+    for what in (sandboxes, agent_spools, overlay_mounts):
+        cluster.wait_for(lambda what=what: what(cluster) == [], what=what.__name__)
+    assert list(Path("/sys/fs/cgroup").glob(f"*/slurm_{cluster.nodes[0]}/uid_*/job_*")) == []

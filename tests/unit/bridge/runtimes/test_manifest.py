@@ -1,0 +1,92 @@
+"""The pod of a sandbox, golden."""
+
+import dataclasses
+
+from bridge.job_spool import RunId
+from bridge.runtimes import manifest
+from bridge.runtimes.sandbox import Mount, SandboxSpec
+
+SPEC = SandboxSpec(
+    name="slurm-job-12-r1",
+    run=RunId(12, 1),
+    node="n1",
+    image="nas-hub.local:5407/alpine:latest",
+    uid=1001,
+    gid=1002,
+    groups=(1002, 1003),
+    user="alice",
+    account="lab",
+    partition="main",
+    cpus=2,
+    memory_mib=1000,
+    mounts=(Mount("/home", "/home"), Mount("/s/passwd", "/etc/passwd", True, True)),
+    host_network=True,
+)
+
+
+def test_pod_is_as_agreed():
+    assert manifest.pod(SPEC) == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "slurm-job-12-r1",
+            "labels": {
+                "app": "slurm-job",
+                "job-id": "12",
+                "sbridge/restart": "1",
+                "sbridge/node": "n1",
+                "sbridge/user": "alice",
+                "sbridge/account": "lab",
+                "sbridge/partition": "main",
+                "app.kubernetes.io/name": "slurm-job",
+                "app.kubernetes.io/instance": "slurm-job-12-r1",
+                "app.kubernetes.io/managed-by": "sbridge",
+            },
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "hostNetwork": True,
+            "enableServiceLinks": False,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {
+                "runAsUser": 1001,
+                "runAsGroup": 1002,
+                "supplementalGroups": [1002, 1003],
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "sandbox",
+                    "image": "nas-hub.local:5407/alpine:latest",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["/sbridge/init", "-P"],
+                    "workingDir": "/",
+                    "resources": {
+                        "limits": {"cpu": "2", "memory": "1000Mi"},
+                        "requests": {"cpu": "2", "memory": "1000Mi"},
+                    },
+                    "securityContext": {
+                        "privileged": False,
+                        "allowPrivilegeEscalation": False,
+                        "runAsNonRoot": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [
+                        {"name": "mount-0", "mountPath": "/home", "readOnly": False},
+                        {"name": "mount-1", "mountPath": "/etc/passwd", "readOnly": True},
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "mount-0", "hostPath": {"path": "/home", "type": "Directory"}},
+                {"name": "mount-1", "hostPath": {"path": "/s/passwd", "type": "File"}},
+            ],
+        },
+    }
+
+
+def test_no_allocation_means_no_limit():
+    spec = dataclasses.replace(SPEC, cpus=0, memory_mib=0)
+    container = manifest.pod(spec)["spec"]["containers"][0]
+    assert container["resources"] == {"limits": {}, "requests": {}}
