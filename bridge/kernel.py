@@ -216,6 +216,14 @@ def cgroup_is_empty(path: str) -> bool:
     return True
 
 
+def remove_cgroup(path: str) -> None:
+    """Remove the cgroup and those below it from every hierarchy; what is in use stays."""
+    for mount in cgroup_mounts().values():
+        for folder, _, _ in os.walk(mount / path.lstrip("/"), topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
 def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
     if not controllers:
         return mounts.get("")

@@ -22,6 +22,7 @@ from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 _PULL_TIMEOUT_S = 24 * 3600.0
 _CONMON_TIMEOUT_S = 5.0
 _CONMON_INTERVAL_S = 0.01
+_OWN_CGROUPS = "/libpod_parent/"
 _UNKNOWN_IMAGE = "image not known"
 
 # What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
@@ -113,17 +114,25 @@ class PodmanRuntime:
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Remove the pod, look again, and complain only when it is still there."""
         try:
+            cgroup = sandbox.cgroup if sandbox else self._cgroup_of(name)
             # The pod is stopped first, and conmon let finish: `pod rm` of a running one races with
             # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
             self._podman("pod", "stop", "--time", "0", name)
-            if sandbox and sandbox.cgroup:
-                _wait_until_empty(sandbox.cgroup)
+            if cgroup:
+                _wait_until_empty(cgroup)
             self._podman("pod", "rm", "--force", "--time", "0", name)
+            if cgroup:
+                # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
+                kernel.remove_cgroup(cgroup)
         except CommandError as error:
             if "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail:
                 return
             if self._exists(name):
                 raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
+
+    def _cgroup_of(self, name: str) -> str:
+        path = self._podman("pod", "inspect", "--format", "{{.CgroupPath}}", name).strip()
+        return path if path.startswith(_OWN_CGROUPS) else ""
 
     def _exists(self, name: str) -> bool:
         try:
@@ -166,7 +175,7 @@ def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
 def _pod_cgroup(paths: dict[str, str]) -> str:
     """Return the pod's own cgroup, where Podman manages it itself (cgroupfs), else ""."""
     parents = {path.rpartition("/")[0] for path in paths.values() if "/libpod-" in path}
-    return next((path for path in parents if path.startswith("/libpod_parent/")), "")
+    return next((path for path in parents if path.startswith(_OWN_CGROUPS)), "")
 
 
 def _wait_until_empty(cgroup: str) -> None:

@@ -19,7 +19,7 @@ from cluster import (
 from commands import Failure, attempt, call, wait_until
 from configuration import make_folders, write_configuration
 from daemon import START_TIMEOUT_S
-from files import check_traversable, exclusive, make_folder
+from files import LOCK, check_traversable, exclusive, make_folder
 from leftovers import pods, remove_leftovers
 from machine import claim_slot, make_users
 from roster import agent, database, munge, slurm, slurmctld, slurmd, slurmdbd, watcher
@@ -35,6 +35,7 @@ def up(wanted: Mapping[str, Any]) -> None:
     """Bring the cluster up, or to what is wanted now."""
     _check_packages()
     state = state_folder()
+    _refuse_foreign(state)
     make_folder(state)
     check_traversable(state)
     with exclusive(state):
@@ -50,6 +51,12 @@ def up(wanted: Mapping[str, Any]) -> None:
             write_configuration(cluster)
             _start_everything(cluster, steps)
             _report(cluster, steps.elapsed_s)
+
+
+def _refuse_foreign(state: Path) -> None:
+    """Refuse a folder with other things in it: `down --purge` would remove them too."""
+    if state.is_dir() and not saved_cluster(state) and set(os.listdir(state)) - {LOCK}:
+        raise Failure(f"{state} is not empty and holds no cluster; choose another state folder.")
 
 
 def _stop_work(cluster: Cluster) -> str:

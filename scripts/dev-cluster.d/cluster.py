@@ -78,6 +78,10 @@ class Cluster:
         return self.etc / "slurm.conf"
 
     @property
+    def containers_conf(self) -> Path:
+        return self.etc / "containers.conf"
+
+    @property
     def munge_socket(self) -> Path:
         return self.run / "munge" / "munge.sock"
 
@@ -107,7 +111,7 @@ class Cluster:
 
     @property
     def podman_environment(self) -> dict[str, str]:
-        return {"PATH": PATH, "CONTAINERS_CONF": str(self.etc / "containers.conf")}
+        return {"PATH": PATH, "CONTAINERS_CONF": str(self.containers_conf)}
 
     @property
     def client_environment(self) -> dict[str, str]:

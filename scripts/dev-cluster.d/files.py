@@ -9,6 +9,8 @@ from pathlib import Path
 
 from commands import Failure
 
+LOCK = ".lock"
+
 
 def write(path: Path, text: str, mode: int = 0o644, owner: str = "root") -> None:
     """Write a file in one step, with its mode and owner."""
@@ -39,6 +41,6 @@ def check_traversable(path: Path) -> None:
 @contextlib.contextmanager
 def exclusive(state: Path) -> Iterator[None]:
     """Let one process at a time change a cluster."""
-    with (state / ".lock").open("w") as lock:
+    with (state / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

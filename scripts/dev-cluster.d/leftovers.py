@@ -80,7 +80,8 @@ def _belongs(cluster: Cluster, pid: int) -> bool:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    if f"{MARK}={cluster.state}".encode() in environment:
+    marks = (f"{MARK}={cluster.state}", f"CONTAINERS_CONF={cluster.containers_conf}")
+    if any(mark.encode() in environment for mark in marks):
         return True
     if any(word.startswith(f"{cluster.prefix}/".encode()) for word in argv[:2]):
         return True

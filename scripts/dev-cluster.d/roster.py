@@ -81,7 +81,7 @@ def agent(cluster: Cluster, node: str) -> Daemon:
         f"agent-{node}",
         [f"{cluster.prefix}/bin/sbridge-agent", "--config", str(config), "--node", node],
         lambda: accepts(cluster.agent_socket(node)),
-        [config, cluster.etc / "containers.conf", cluster.prefix / ".installed"],
+        [config, cluster.containers_conf, cluster.prefix / ".installed"],
         notifies=True,
         address=str(cluster.agent_socket(node)),
     )

@@ -1,10 +1,8 @@
 """scripts/dev-cluster itself, beside the cluster of the other tests: two at once must do."""
 
-import json
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -41,27 +39,8 @@ def mended(own):
     own.up(nodes=1, runtime="host", proctrack="cgroup")
 
 
-def records(cluster) -> dict[str, int]:
-    """Return the daemons' pids by name, as the cluster recorded them."""
-    folder = cluster.state / "run/daemons"
-    return {path.stem: json.loads(path.read_text())["pid"] for path in folder.glob("*.json")}
-
-
-def processes_with(word: str) -> list[str]:
-    """Return the command lines that have this argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            argv = path.read_bytes().decode("utf-8", "replace").split("\0")
-        except OSError:
-            continue
-        if word in argv:
-            found.append(f"{path.parent.name} {argv}")
-    return found
-
-
 def kernel_leftovers(cluster, nodes: list[str]) -> list[str]:
-    """Look for anything of a cluster in the kernel, independently of what `down` looks at."""
+    """Look for anything of a cluster in the kernel, in other ways than `down` does."""
     state = str(cluster.state)
     mounts = [
         line for line in Path("/proc/self/mountinfo").read_text().splitlines() if state in line
@@ -82,22 +61,22 @@ def kernel_leftovers(cluster, nodes: list[str]) -> list[str]:
     return mounts + sockets + groups + environments
 
 
-# --- up ---------------------------------------------------------------------------------------------
+# --- up ---------------------------------------------------------------------------------------
 
 
 def test_up_again_changes_nothing_and_says_so(own):
-    before = records(own)
+    before = own.pids()
     said = own.up()
-    assert records(own) == before
+    assert own.pids() == before
     assert said.count("was up already") == len(before)
 
 
 def test_up_with_other_options_changes_what_must_and_keeps_the_rest(mended):
-    before = records(mended)
+    before = mended.pids()
     mended.up(nodes=2)
-    after = records(mended)
+    after = mended.pids()
     assert len(mended.nodes) == 2
-    assert mended.run("status").code == 0
+    assert mended.dev_cluster("status").returncode == 0
     assert {name: after[name] for name in SLURM_DAEMONS[:3]} == {
         name: before[name] for name in SLURM_DAEMONS[:3]
     }
@@ -106,13 +85,13 @@ def test_up_with_other_options_changes_what_must_and_keeps_the_rest(mended):
 @pytest.mark.parametrize("daemon", ["slurmctld", "slurmd-{node}", "agent-{node}", "watcher"])
 def test_up_brings_back_the_one_daemon_that_died(mended, daemon):
     name = daemon.format(node=mended.nodes[0])
-    before = records(mended)
-    os.kill(before[name], signal.SIGKILL)
-    assert mended.run("status").code == 1
+    before = mended.pids()
+    mended.kill(name)
+    assert mended.dev_cluster("status").returncode == 1
     mended.up()
-    after = records(mended)
+    after = mended.pids()
     assert {other for other in after if after[other] != before[other]} == {name}
-    assert mended.run("status").code == 0
+    assert mended.dev_cluster("status").returncode == 0
 
 
 def test_two_clusters_run_side_by_side(cluster, own):
@@ -150,8 +129,8 @@ def altered_scripts(tmp_path) -> Callable[[str, str, str], Path]:
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(own, altered_scripts):
     own = type(own)(own.state, altered_scripts("packages", "\nmunge\n", "\nmunge\nno-such-pkg\n"))
-    ran = own.run("up")
-    assert ran.code == 1
+    ran = own.dev_cluster("up")
+    assert ran.returncode == 1
     assert "Missing packages: no-such-pkg\n" in ran.stderr
     assert "apt-get install --no-install-recommends no-such-pkg" in ran.stderr
 
@@ -160,34 +139,46 @@ def test_a_daemon_that_does_not_come_up_shows_the_end_of_its_log(mended, altered
     spoilt = altered_scripts(
         "dev-cluster.d/templates/mariadb.cnf", "[mariadbd]", "[mariadbd]\nno_such=1"
     )
-    ran = type(mended)(mended.state, spoilt).run("up")
-    assert ran.code == 1
+    ran = type(mended)(mended.state, spoilt).dev_cluster("up")
+    assert ran.returncode == 1
     assert "mariadbd ended right after its start" in ran.stderr
     assert "unknown variable 'no_such=1'" in ran.stderr
 
 
 @pytest.mark.parametrize("state", ["/var/tmp/" + "x" * 60, "/var/tmp/with space", "relative'quote"])
 def test_a_state_folder_that_cannot_work_is_refused(own, state):
-    ran = type(own)(Path(state)).run("up")
-    assert ran.code == 1
+    ran = type(own)(Path(state)).dev_cluster("up")
+    assert ran.returncode == 1
     assert "dev-cluster: " in ran.stderr
     assert not Path(state).exists()
 
 
+def test_a_folder_of_other_things_is_refused_and_left_alone(own):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as foreign:
+        Path(foreign, "precious").touch()
+        ran = type(own)(Path(foreign)).dev_cluster("up")
+        assert os.listdir(foreign) == ["precious"]
+        assert Path(foreign).stat().st_mode & 0o777 == 0o700
+    assert ran.returncode == 1
+    assert f"{foreign} is not empty and holds no cluster" in ran.stderr
+
+
 def test_a_state_folder_that_users_cannot_reach_is_refused(own):
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:  # noqa: S108
-        ran = type(own)(Path(closed, "state")).run("up")
-    assert ran.code == 1
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:
+        ran = type(own)(Path(closed, "state")).dev_cluster("up")
+    assert ran.returncode == 1
     assert f"{closed} is closed to ordinary users" in ran.stderr
 
 
-# --- env, as, status ----------------------------------------------------------------------------------
+# --- env, as, status --------------------------------------------------------------------------
 
 
 def test_env_makes_the_plain_commands_work(own):
-    script = f'eval "$({own.script} env)" && sinfo -hN -p main -o %N && command -v sbridge && echo "$SBRIDGE_NAS"'
-    shown = own.as_user("root", ["env", f"SBRIDGE_DEV_STATE={own.state}", "bash", "-c", script])
-    node, sbridge, nas = shown.checked().stdout.split()
+    script = (
+        f'eval "$({own.script} env)"; sinfo -hNo %N -p main; type -p sbridge; echo $SBRIDGE_NAS'
+    )
+    command = ["env", "-i", f"SBRIDGE_DEV_STATE={own.state}", "PATH=/usr/bin", "bash", "-c", script]
+    node, sbridge, nas = own.as_user("root", command).split()
     assert [node] == own.nodes
     assert sbridge == f"{own.prefix}/bin/sbridge"
     assert nas == str(own.nas)
@@ -196,20 +187,20 @@ def test_env_makes_the_plain_commands_work(own):
 def test_as_keeps_argv_stdin_and_the_exit_code(own):
     script = 'cat; printf "[%s]" "$@"; pwd; exit 7'
     argv = ["bash", "-c", script, "-", "a b", "", "--nodes", "$HOME", "*", "-h"]
-    ran = own.as_user("alice", argv, b"in\0put\n")
+    ran = own.run_as("alice", argv, b"in\0put\n")
     assert (
         ran.stdout
         == "in\0put\n[a b][][--nodes][$HOME][*][-h]" + pwd.getpwnam("alice").pw_dir + "\n"
     )
-    assert ran.code == 7
+    assert ran.returncode == 7
 
 
 def test_as_makes_an_ordinary_user_with_his_groups(own):
-    assert "(research)" in own.as_user("alice", ["id"]).stdout
-    assert "(research)" not in own.as_user("bob", ["id"]).stdout
-    status = own.as_user("alice", ["cat", "/proc/self/status"]).stdout
+    assert "(research)" in own.as_user("alice", ["id"])
+    assert "(research)" not in own.as_user("bob", ["id"])
+    status = own.as_user("alice", ["cat", "/proc/self/status"])
     assert "CapEff:\t0000000000000000" in status
-    names = set(own.as_user("alice", ["env", "-0"]).stdout.split("\0"))
+    names = set(own.as_user("alice", ["env", "-0"]).split("\0"))
     assert not [name for name in names if name.startswith("SBRIDGE_DEV_CLUSTER=")]
 
 
@@ -218,24 +209,24 @@ def test_as_makes_an_ordinary_user_with_his_groups(own):
     [(["nobody-here", "id"], "no user nobody-here"), (["alice"], "needs a command")],
 )
 def test_as_refuses_what_it_cannot_do(own, words, message):
-    ran = own.run("as", *words)
-    assert ran.code == 1
+    ran = own.dev_cluster("as", *words)
+    assert ran.returncode == 1
     assert message in ran.stderr
 
 
 def test_as_says_127_for_a_command_that_is_not_there(own):
-    assert own.as_user("alice", ["no-such-command"]).code == 127
+    assert own.run_as("alice", ["no-such-command"]).returncode == 127
 
 
 def test_status_names_every_daemon_and_socket(own):
-    ran = own.run("status")
-    assert ran.code == 0
-    assert all(name in ran.stdout for name in records(own))
+    ran = own.dev_cluster("status")
+    assert ran.returncode == 0
+    assert all(name in ran.stdout for name in own.pids())
     assert str(own.agent_socket(own.nodes[0])) in ran.stdout
     assert "main*" in ran.stdout
 
 
-# --- down ---------------------------------------------------------------------------------------------
+# --- down -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
@@ -251,11 +242,11 @@ def test_down_leaves_nothing_behind(mended, proctrack, died):
     mended.wait_job(job, "RUNNING")
     mended.wait_for(mark.exists)
     for daemon in died:
-        os.kill(records(mended)[daemon.format(node=nodes[0])], signal.SIGKILL)
-    ran = mended.run("down")
-    assert ran.code == 0, ran.stdout + ran.stderr
+        mended.kill(daemon.format(node=nodes[0]))
+    ran = mended.dev_cluster("down")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "nothing left behind" in ran.stdout
-    assert processes_with(seconds) == []
+    assert mended.processes(f"sleep\0{seconds}") == []
     assert kernel_leftovers(mended, nodes) == []
     mended.up()
     assert mended.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
@@ -266,9 +257,9 @@ def test_down_removes_sandboxes_that_nobody_owns(new_cluster):
     cluster.up(nodes=1)
     nodes = cluster.nodes
     cluster.podman("run", "-d", "--network=host", "localhost/sbridge-demo", "sleep", "4321.5")
-    assert processes_with("4321.5")
-    assert cluster.run("down").code == 0
-    assert processes_with("4321.5") == []
+    assert cluster.processes("sleep\x004321.5")
+    assert cluster.dev_cluster("down").returncode == 0
+    assert cluster.processes("sleep\x004321.5") == []
     assert kernel_leftovers(cluster, nodes) == []
 
 
@@ -278,23 +269,23 @@ def test_down_says_loudly_what_it_could_not_remove(mended):
     subprocess.run(["mount", "-t", "tmpfs", "none", str(busy)], check=True)
     try:
         with (busy / "open").open("w"):
-            ran = mended.run("down")
-        assert ran.code == 1
+            ran = mended.dev_cluster("down")
+        assert ran.returncode == 1
         assert ran.stderr.endswith(f"These are still there:\n    mount {busy}\n")
     finally:
         subprocess.run(["umount", str(busy)], check=True)
-    assert mended.run("down").code == 0
+    assert mended.dev_cluster("down").returncode == 0
 
 
 def test_down_keeps_users_that_another_cluster_still_needs(cluster, new_cluster):
     short = new_cluster()
     short.up(nodes=1, runtime="host")
-    assert short.run("down", "--purge").code == 0
+    assert short.dev_cluster("down", "--purge").returncode == 0
     assert not short.state.exists()
-    assert cluster.as_user("alice", ["true"]).code == 0
+    cluster.as_user("alice", ["true"])
 
 
 def test_down_without_a_cluster_is_fine(new_cluster):
-    ran = new_cluster().run("down")
-    assert ran.code == 0
+    ran = new_cluster().dev_cluster("down")
+    assert ran.returncode == 0
     assert "There is no cluster" in ran.stdout

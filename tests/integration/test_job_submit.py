@@ -33,8 +33,8 @@ def refuse(cluster) -> Callable[..., str]:
     """Submit a job that must be refused, and return what alice then reads."""
 
     def read_refusal(script: str | bytes, *options: str) -> str:
-        ran = cluster.as_user("alice", ["sbatch", "--hold", *options], script)
-        assert ran.code != 0, ran.stdout
+        ran = cluster.run_as("alice", ["sbatch", "--hold", *options], script)
+        assert ran.returncode != 0, ran.stdout
         return ran.stderr
 
     return read_refusal
@@ -46,7 +46,7 @@ def request_of(cluster, job_id: int) -> SandboxRequest:
     return request
 
 
-# --- Jobs that are none of sbridge's ---------------------------------------------------------------
+# --- Jobs that are none of sbridge's ----------------------------------------------------------
 
 PLAIN = {
     "plain": b"#!/bin/bash -l\n#SBATCH -n1\necho hello\n",
@@ -79,13 +79,13 @@ def test_the_comment_of_a_plain_job_is_untouched(cluster, submit):
 
 
 def test_a_wrapped_command_is_untouched(cluster):
-    submitted = cluster.as_user("alice", ["sbatch", "-H", "--parsable", "--wrap", "echo '#K8S_'"])
-    job = int(submitted.checked().stdout)
+    command = ["sbatch", "-H", "--parsable", "--wrap", "echo '#K8S_IMAGE'"]
+    job = int(cluster.as_user("alice", command))
     assert cluster.batch_script(job).startswith("#!/bin/sh\n")
     cluster.slurm("scancel", str(job))
 
 
-# --- What becomes of a sandboxed job -----------------------------------------------------------------
+# --- What becomes of a sandboxed job ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_every_task_of_an_array_has_the_request(cluster, submit):
     assert comments == ["sbridge1?image=alpine"] * 3
 
 
-# --- What is refused, and how it is said ---------------------------------------------------------------
+# --- What is refused, and how it is said ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_more_than_slurm_has_room_for_is_refused_with_the_reason(refuse):
     assert "Slurm has room for 1024" in said
 
 
-# --- Large and hostile scripts -----------------------------------------------------------------------
+# --- Large and hostile scripts ----------------------------------------------------------------
 
 LARGE_SCRIPTS = {
     "body": b"#K8S_IMAGE=alpine\n:\n" + b"x\n" * (LARGE // 2),
@@ -307,8 +307,8 @@ LARGE_REFUSED = {
 
 def seconds_to_submit(cluster, script: bytes) -> float:
     begin = time.monotonic()
-    ran = cluster.as_user("alice", ["sbatch", "--parsable", "-H"], script)
-    if ran.code == 0:
+    ran = cluster.run_as("alice", ["sbatch", "--parsable", "-H"], script)
+    if ran.returncode == 0:
         cluster.slurm("scancel", ran.stdout.strip())
     return time.monotonic() - begin
 
@@ -332,19 +332,18 @@ def test_a_faulty_script_of_4_mib_is_refused_fast(refuse, rest):
 def test_a_comment_without_an_end_does_not_slow_slurmctld_down(cluster):
     comment = "a" * 100_000 + " b"
     begin = time.monotonic()
-    cluster.as_user(
-        "alice", ["sbatch", "-H", f"--comment={comment}"], "#!/bin/bash\n#K8S_IMAGE=a\n"
-    )
+    command = ["sbatch", "-H", f"--comment={comment}"]
+    assert cluster.run_as("alice", command, "#!/bin/bash\n#K8S_IMAGE=a\n").returncode != 0
     assert time.monotonic() - begin < 2
 
 
-# --- Changes after the submission --------------------------------------------------------------------
+# --- Changes after the submission -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("new", ["", "another text", "mine sbridge1?image=evil&tag=1"])
 def test_a_user_who_changes_the_comment_keeps_the_request(cluster, submit, new):
     job = submit("#!/bin/bash\n#K8S_IMAGE=alpine\n:\n", "--comment=old sbridge1?tag=4f21")
-    cluster.as_user("alice", ["scontrol", "update", f"job={job}", f"comment={new}"]).checked()
+    cluster.as_user("alice", ["scontrol", "update", f"job={job}", f"comment={new}"])
     assert request_of(cluster, job) == SandboxRequest(image="alpine", tag="4f21")
     own = without_request(cluster.job_field(job, "Comment"))
     assert own == without_request(new)
@@ -352,17 +351,17 @@ def test_a_user_who_changes_the_comment_keeps_the_request(cluster, submit, new):
 
 def test_the_comment_of_a_plain_job_may_become_anything(cluster, submit):
     job = submit("#!/bin/bash\n:\n", "--comment=old")
-    cluster.as_user("alice", ["scontrol", "update", f"job={job}", "comment=new"]).checked()
+    cluster.as_user("alice", ["scontrol", "update", f"job={job}", "comment=new"])
     assert cluster.job_field(job, "Comment") == "new"
 
 
 def test_other_changes_leave_the_comment_alone(cluster, submit):
     job = submit("#!/bin/bash\n#K8S_IMAGE=alpine\n:\n", "--comment=mine")
-    cluster.as_user("alice", ["scontrol", "update", f"job={job}", "timelimit=3"]).checked()
+    cluster.as_user("alice", ["scontrol", "update", f"job={job}", "timelimit=3"])
     assert cluster.job_field(job, "Comment") == "mine sbridge1?image=alpine"
 
 
-# --- A fault in the Lua script itself -------------------------------------------------------------------
+# --- A fault in the Lua script itself ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -373,8 +372,8 @@ def change_lua(cluster) -> Iterator[Callable[[str, str], None]]:
 
     def put(text: str) -> None:
         path.with_suffix(".new").write_text(text)
-        # slurmctld reads a script again that is younger than its last look, in whole seconds.
-        soon = time.time() + 2
+        # slurmctld reads a script again that is younger than the last one, in whole seconds.
+        soon = max(time.time(), path.stat().st_mtime) + 2
         os.utime(path.with_suffix(".new"), (soon, soon))
         path.with_suffix(".new").replace(path)
 

@@ -1,18 +1,13 @@
 """A sandboxed job is a Slurm job: I/O, ends, signals, accounting, and what goes wrong."""
 
-import contextlib
 import itertools
-import os
 import re
 import shutil
-import signal
-from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
-DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
 
 
@@ -20,16 +15,13 @@ def script(body, image=DEMO, interpreter="/bin/bash", header=""):
     return f"#!{interpreter}\n#SBATCH --mem=200\n{header}{image}{body}"
 
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL")
-
-
 class Ended:
     """A job's two streams and what Slurm says of its end."""
 
-    def __init__(self, cluster, job_id, out, err):
+    def __init__(self, cluster, job_id, out, err, timeout=60):
         self.job_id = job_id
-        self.state = cluster.wait_job(job_id, ENDED)
-        self.exit_code = cluster.job_field(job_id, "ExitCode")
+        self.state = cluster.wait_job(job_id, timeout=timeout)
+        self.exit_code = cluster.accounting(job_id)["ExitCode"]
         self.out, self.err = out.read_bytes(), err.read_bytes()
 
     @property
@@ -38,11 +30,9 @@ class Ended:
 
 
 @pytest.fixture
-def folder(cluster):
+def folder(shared_dir):
     """A new folder of alice's that sandboxes see too."""
-    path = Path(cluster.as_user("alice", ["mktemp", "-d", "-p", str(cluster.nas)]).stdout.strip())
-    yield path
-    shutil.rmtree(path)
+    return shared_dir("alice")
 
 
 @pytest.fixture
@@ -81,53 +71,10 @@ def running(cluster, submit):
     return running
 
 
-def scancel(cluster, job_id, *options):
-    cluster.slurm("scancel", *options, str(job_id))
-
-
-def drained(cluster):
-    """Return the drained nodes and why."""
-    lines = cluster.slurm("sinfo", "-h", "-N", "-p", "main", "-o", "%N|%T|%E").splitlines()
-    rows = [line.split("|", 2) for line in lines]
-    return {node: reason for node, state, reason in rows if "drain" in state}
-
-
-def sandboxes(cluster):
-    return cluster.podman("pod", "ps", "-q").split()
-
-
-def agent_spools(cluster):
-    return list(cluster.spool.glob("*/jobs/*"))
-
-
-def overlay_mounts(cluster):
-    place = f"{cluster.state}/podman/root/overlay/"
-    return [line for line in Path("/proc/mounts").read_text().splitlines() if place in line]
-
-
-def kill_agents(cluster):
-    for node in cluster.nodes:
-        os.kill(cluster.pid(f"agent-{node}"), signal.SIGKILL)
-    cluster.wait_for(lambda: "agent" not in alive(cluster))
-
-
-def alive(cluster):
-    rows = cluster.run("status").stdout.splitlines()
-    return " ".join(row.split()[0] for row in rows if row.split()[1:2] == ["up"])
-
-
-def start_agents(cluster):
-    cluster.up(**DEFAULT_OPTIONS)
-
-
-def processes(argument):
-    """Return the processes that have `argument` in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if argument in path.read_bytes().split(b"\0"):
-                found.append(path.parent.name)
-    return found
+def start_again(cluster, job_id):
+    """Let a requeued job start now: Slurm keeps it back for two minutes."""
+    cluster.wait_job(job_id, "PENDING")
+    cluster.scontrol("update", f"JobId={job_id}", "StartTime=now")
 
 
 @pytest.fixture
@@ -184,7 +131,7 @@ def test_script_arguments_arrive_as_given(cluster, folder):
     file.write_text(script('printf "%s|" "$@"\n'))
     out = folder / "out"
     command = ["sbatch", "--parsable", "-o", str(out), str(file), "a b", "", "$x", "끝"]
-    job_id = int(cluster.as_user("alice", command).checked().stdout)
+    job_id = int(cluster.as_user("alice", command))
     cluster.wait_job(job_id)
     assert out.read_text() == "a b||$x|끝|"
 
@@ -198,12 +145,12 @@ def test_privileges_are_gone_inside(run):
 
 def test_scancel_ends_every_process_and_the_sandbox(cluster, running):
     job_id, out, err = running(script("sleep 987 & echo ready; wait\n"))
-    scancel(cluster, job_id)
+    cluster.scancel(job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.state == "CANCELLED"
     assert b"CANCELLED AT" in ran.err
-    assert processes(b"987") == []
-    cluster.wait_for(lambda: sandboxes(cluster) == [])
+    assert cluster.processes("sleep\0987") == []
+    cluster.wait_for(lambda: cluster.sandboxes() == [])
 
 
 SIGNALLED = """
@@ -221,15 +168,16 @@ def test_a_signal_reaches_the_native_processes(cluster, running, options):
     seen = []
     for image in ("", DEMO):
         job_id, out, err = running(script(SIGNALLED, image=image))
-        scancel(cluster, job_id, *options, "-s", "USR1")
+        cluster.scancel(job_id, *options, "-s", "USR1")
         cluster.wait_for(lambda out=out: b"USR1" in out.read_bytes())
-        scancel(cluster, job_id)
+        cluster.scancel(job_id)
         seen.append(sorted(Ended(cluster, job_id, out, err).out.splitlines()))
     assert seen[1] == seen[0]
 
 
-def test_time_limit_ends_the_job_as_timeout(run):
-    ran = run(script("sleep 300\n"), "--time=0:01")
+def test_time_limit_ends_the_job_as_timeout(cluster, submit):
+    job = submit(script("sleep 300\n"), "--time=0:01")
+    ran = Ended(cluster, *job, timeout=180)  # Slurm counts in minutes and looks now and then
     assert ran.state == "TIMEOUT"
     assert b"DUE TO TIME LIMIT" in ran.err
 
@@ -257,7 +205,7 @@ def test_image_that_does_not_exist_fails_the_job_and_not_the_node(cluster, run):
     assert ran.state == "FAILED"
     assert ran.out == b""
     assert b"image localhost/nosuch:1 is not on this node" in ran.err
-    assert drained(cluster) == {}
+    assert cluster.drained_nodes() == {}
 
 
 def test_a_working_directory_that_the_sandbox_lacks_is_warned_of(run):
@@ -270,36 +218,37 @@ def test_killed_agent_changes_nothing_for_a_running_job(cluster, running, folder
     go = folder / "go"
     body = f"echo ready; while [ ! -e {go} ]; do sleep 0.1; done; echo end; exit 5\n"
     job_id, out, err = running(script(body))
-    kill_agents(cluster)
+    cluster.kill_agents()
     go.touch()
     cluster.wait_for(lambda: b"end" in out.read_bytes())
-    start_agents(cluster)
+    cluster.start_agents()
     ran = Ended(cluster, job_id, out, err)
     assert ran.end == ("FAILED", "5:0")
-    cluster.wait_for(lambda: sandboxes(cluster) == [])
-    cluster.wait_for(lambda: drained(cluster) == {})
+    cluster.wait_for(lambda: cluster.sandboxes() == [])
+    cluster.wait_for(lambda: cluster.drained_nodes() == {})
 
 
 def test_scancel_works_while_the_agent_is_dead(cluster, running):
     job_id, _, _ = running(script("echo ready; sleep 987\n"))
-    kill_agents(cluster)
-    scancel(cluster, job_id)
-    cluster.wait_for(lambda: not processes(b"987"))
-    start_agents(cluster)
+    cluster.kill_agents()
+    cluster.scancel(job_id)
+    cluster.wait_for(lambda: not cluster.processes("sleep\0987"))
+    cluster.start_agents()
     cluster.wait_job(job_id)
-    cluster.wait_for(lambda: sandboxes(cluster) == [])
-    cluster.wait_for(lambda: drained(cluster) == {})
+    cluster.wait_for(lambda: cluster.sandboxes() == [])
+    cluster.wait_for(lambda: cluster.drained_nodes() == {})
 
 
 def test_a_dead_agent_drains_the_node_with_our_reason_and_its_return_resumes_it(cluster, submit):
-    kill_agents(cluster)
+    cluster.kill_agents()
     job_id, out, err = submit(script("echo ran\n"))
-    cluster.wait_for(lambda: drained(cluster), timeout_s=30)
-    assert all(reason.startswith("sbridge: prepare") for reason in drained(cluster).values())
-    start_agents(cluster)
+    cluster.wait_for(cluster.drained_nodes)
+    assert all(reason.startswith("sbridge: prepare") for reason in cluster.drained_nodes().values())
+    cluster.start_agents()
+    start_again(cluster, job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.out == b"ran\n"
-    cluster.wait_for(lambda: drained(cluster) == {})
+    cluster.wait_for(lambda: cluster.drained_nodes() == {})
 
 
 def test_a_sandbox_deleted_from_outside_ends_the_job_and_says_why(cluster, running):
@@ -314,20 +263,20 @@ def test_requeue_gets_a_new_sandbox(cluster, submit):
     body = 'echo run $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 987\n'
     job_id, out, err = submit(script(body), "--open-mode=append", "--requeue")
     cluster.wait_for(lambda: out.exists() and b"run" in out.read_bytes())
-    cluster.slurm("scontrol", "requeue", str(job_id))
-    cluster.slurm("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    cluster.scontrol("requeue", str(job_id))
+    start_again(cluster, job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.out == b"run \nrun 1\n"
     assert ran.state == "COMPLETED"
-    assert sandboxes(cluster) == []
+    assert cluster.sandboxes() == []
 
 
 def test_a_stranger_can_neither_enter_nor_read_anothers_sandbox(cluster, running):
     job_id, _, _ = running(script("echo secret > $SBRIDGE_OUTPUTS/s; echo ready; sleep 987\n"))
     node = cluster.job_field(job_id, "BatchHost")
     enter = ["env", f"SLURM_JOB_ID={job_id}", f"SLURMD_NODENAME={node}", "sbridge-run", "/bin/sh"]
-    refused = cluster.as_user("bob", [*enter, "-c", "id"])
-    assert refused.code == 1
+    refused = cluster.run_as("bob", [*enter, "-c", "id"])
+    assert refused.returncode == 1
     assert "is not yours" in refused.stderr
     spool = cluster.spool / node / "jobs" / f"{job_id}.0"
     for path in (
@@ -336,10 +285,10 @@ def test_a_stranger_can_neither_enter_nor_read_anothers_sandbox(cluster, running
         spool / "script",
         spool / "out" / "outputs",
     ):
-        assert cluster.as_user("bob", ["ls", "-l", str(path / "x")]).code != 0
-        assert cluster.as_user("bob", ["cat", str(path)]).code != 0
-    assert cluster.as_user("alice", ["cat", str(spool / "request.json")]).code != 0
-    scancel(cluster, job_id)
+        assert cluster.run_as("bob", ["ls", "-l", str(path / "x")]).returncode != 0
+        assert cluster.run_as("bob", ["cat", str(path)]).returncode != 0
+    assert cluster.run_as("alice", ["cat", str(spool / "request.json")]).returncode != 0
+    cluster.scancel(job_id)
     cluster.wait_job(job_id)
 
 
@@ -352,7 +301,7 @@ def test_hooks_are_refused_to_users(cluster):
         "print(wire.receive(c)[0].kind)"
     )
     python = cluster.prefix / "venv" / "bin" / "python"
-    ran = cluster.as_user("bob", [str(python), "-I", "-c", code, str(address)])
+    ran = cluster.run_as("bob", [str(python), "-I", "-c", code, str(address)])
     assert ran.stdout.strip() == "refused"
 
 
@@ -370,6 +319,4 @@ def test_twenty_jobs_leave_nothing_behind(cluster, submit):
     ran = [Ended(cluster, *job) for job in jobs]
     assert [r.out for r in ran] == [b"%d\n" % index for index in range(20)]
     assert [r.exit_code for r in ran] == [f"{index}:0" for index in range(20)]
-    for what in (sandboxes, agent_spools, overlay_mounts):
-        cluster.wait_for(lambda what=what: what(cluster) == [], what=what.__name__)
-    assert list(Path("/sys/fs/cgroup").glob(f"*/slurm_{cluster.nodes[0]}/uid_*/job_*")) == []
+    cluster.wait_for(lambda: cluster.leftovers() == [], what="nothing left")

@@ -35,7 +35,7 @@ PINGING = "initializing source docker://{image}: pinging container registry {hos
         ("r.io/x", "Error: writing blob: no space left on device", NodeError),
     ],
 )
-def test_blame(image, stderr, kind):
+def test_podmans_words_tell_who_is_to_blame(image, stderr, kind):
     error = CommandError(["podman", "pull"], 125, stderr, "ended with exit code 125")
     assert type(_blame(error, image, "slurm-job-1")) is kind
 
