@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.agent.job import JobRun
 from bridge.errors import TemporaryError
-from bridge.slurm.jobs import Job, SlurmControl
+from bridge.slurm.jobs import Job, SlurmControl, kib, seconds
 
 _COMPLETING_S = 30.0
 _STEP_S = 0.1
@@ -49,9 +49,23 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "sandbox": job.state.sandbox_name,
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
         "warnings": _warnings(job),
-        "max_rss_kib": None,
-        "cpu_s": None,
+        **_usage(job, slurm),
+        **({} if job.request.is_nas_job else _own_logs(fields)),
     }
+
+
+def _own_logs(fields: dict[str, str]) -> dict[str, str]:
+    return {"stdout_path": fields.get("StdOut", ""), "stderr_path": fields.get("StdErr", "")}
+
+
+def _usage(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
+    """Return what slurmdbd has of the run by now; it may lag behind, and that is no fault."""
+    try:
+        record = slurm.accounted(job.run.job_id)
+    except TemporaryError:
+        return {}
+    rss_kib = kib(record.get("MaxRSS", ""))
+    return {"max_rss_kib": rss_kib or None, "cpu_s": seconds(record.get("TotalCPU", ""))}
 
 
 def _when_over(job: JobRun, slurm: SlurmControl) -> Job | None:

@@ -8,6 +8,7 @@ the same run at once.
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -76,6 +77,7 @@ class Publisher:
         self._log = log
         self._places = threading.BoundedSemaphore(config.results.parallel_publications)
         self._mirrored: dict[str, tuple[int, int]] = {}
+        self._under_way: set[str] = set()
 
     def start(self) -> None:
         """Begin to mirror the outputs of running NAS jobs."""
@@ -91,13 +93,24 @@ class Publisher:
         while True:
             for job in self._sandboxes.all():
                 if job.request.is_nas_job and self._is_ours(job) and job.state.name != "finished":
-                    self._mirror(job)
+                    self._begin_mirror(job)
             time.sleep(self._config.results.mirror_interval_s)
 
-    def _mirror(self, job: JobRun) -> None:
+    def _begin_mirror(self, job: JobRun) -> None:
+        """Mirror what is new, in a thread: a NAS that hangs must hold up one run only."""
         sizes = (_size(job.spool.stdout), _size(job.spool.stderr))
-        if sizes == self._mirrored.get(str(job.run)):
+        if str(job.run) in self._under_way or sizes == self._mirrored.get(str(job.run)):
             return
+        self._under_way.add(str(job.run))
+        threading.Thread(target=self._mirror, args=(job, sizes), daemon=True).start()
+
+    def _mirror(self, job: JobRun, sizes: tuple[int, int]) -> None:
+        try:
+            self._mirror_once(job, sizes)
+        finally:
+            self._under_way.discard(str(job.run))
+
+    def _mirror_once(self, job: JobRun, sizes: tuple[int, int]) -> None:
         result = self._pass(job, "mirror", self._plan(job))
         self._remember_folder(job, result)
         if result.get("ok"):
@@ -108,29 +121,34 @@ class Publisher:
 
     def _publish(self, job: JobRun) -> None:
         started = time.monotonic()
+        if self._is_ours(job):
+            outcome = self._publish_until_done(job)
+            self._log.log(
+                logging.INFO if outcome == "published" else logging.ERROR,
+                f"results_{outcome}",
+                run=str(job.run),
+                folder=job.state.results_folder,
+                duration_s=round(time.monotonic() - started, 3),
+            )
+        self._clear(job)
+
+    def _publish_until_done(self, job: JobRun) -> str:
+        """Try until the results are "published", or "lost": nothing is left to publish."""
         reason = ""
-        while self._is_ours(job):
+        while True:
             try:
                 result = self._pass(job, "publish", self._final_plan(job))
             except TemporaryError as error:
                 result = {"ok": False, "retry": True, "reason": str(error)}
             self._remember_folder(job, result)
             if result.get("ok"):
-                break
+                return "published"
             if not result.get("retry"):
-                self._log.error("results_lost", run=str(job.run), reason=result.get("reason"))
-                break
+                return "lost"
             if result.get("reason") != reason:
                 reason = str(result.get("reason"))
                 self._log.warning("results_delayed", run=str(job.run), reason=reason)
             time.sleep(self._config.results.retry_s)
-        self._log.info(
-            "results_published",
-            run=str(job.run),
-            folder=job.state.results_folder,
-            duration_s=round(time.monotonic() - started, 3),
-        )
-        self._clear(job)
 
     def _is_ours(self, job: JobRun) -> bool:
         """Whether this node publishes the job: the batch host does, which is its first node."""

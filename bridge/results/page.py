@@ -45,6 +45,8 @@ _LABELS: dict[str, dict[str, str]] = {
     "state": {"en": "Slurm state", "ko": "Slurm 상태"},
     "max_rss": {"en": "Most memory used", "ko": "최대 메모리 사용량"},
     "cpu": {"en": "CPU time used", "ko": "CPU 사용 시간"},
+    "stdout_path": {"en": "Output", "ko": "출력"},
+    "stderr_path": {"en": "Error output", "ko": "오류 출력"},
     "files": {"en": "In this folder", "ko": "이 폴더의 내용"},
     "outputs": {"en": "{files} files, {size}", "ko": "파일 {files}개, {size}"},
     "output": {"en": "1 file, {size}", "ko": "파일 1개, {size}"},
@@ -106,6 +108,8 @@ class _Page:
             ("max_rss", "" if facts.max_rss_kib is None else _size(facts.max_rss_kib * 1024)),
             ("cpu", _duration(facts.cpu_s)),
             ("state", facts.state),
+            ("stdout_path", facts.stdout_path),
+            ("stderr_path", facts.stderr_path if facts.stderr_path != facts.stdout_path else ""),
         ]
         return [f"{self._word(key)}: {printable(value)}" for key, value in rows if value]
 
@@ -119,11 +123,18 @@ class _Page:
         outputs = self._word(key, files=published.files, size=_size(published.size))
         return [
             f"{self._word('files')}:",
-            f"  stdout.log        {self._log(published.stdout)}",
-            f"  stderr.log        {self._log(published.stderr)}",
+            *self._logs(),
             f"  outputs/          {outputs}",
             f"  checksums.txt     {self._word('checksums')}",
             f"  job_summary.json  {self._word('summary')}",
+        ]
+
+    def _logs(self) -> list[str]:
+        if self.facts.stdout_path:
+            return []
+        return [
+            f"  stdout.log        {self._log(self.published.stdout)}",
+            f"  stderr.log        {self._log(self.published.stderr)}",
         ]
 
     def _log(self, log: Copied | None) -> str:

@@ -46,8 +46,8 @@ def publish(plan: Plan, out: int, folder: ResultFolder) -> Published:
     Raises OSError and `Trouble` when the NAS does not do its part.
     """
     folder.remove_drafts()
-    published = _Publication(folder).run(out)
     facts = JobFacts.of(plan.facts)
+    published = _Publication(folder, has_logs=not facts.stdout_path).run(out)
     published_at = time.time()
     text = page.text(facts, published, plan.languages, time.localtime)
     folder.write(page.NAME, text.encode("utf-8", "backslashreplace"))
@@ -76,9 +76,10 @@ def _unmark(folder: ResultFolder) -> None:
 
 @dataclass
 class _Publication:
-    """Steps 2 to 4."""
+    """Steps 2 to 4; without 2 for a job whose logs are where its sbatch wanted them."""
 
     folder: ResultFolder
+    has_logs: bool
 
     def run(self, out: int) -> Published:
         descriptor, draft = self.folder.draft()
@@ -88,7 +89,10 @@ class _Publication:
                 listing.write(checksums.line(copied.sha256, path))
 
             tree = Tree(self.folder, add)
-            logs = [_Log(name, self.folder, tree.skipped).publish(out, add) for name in mirror.LOGS]
+            logs: list[Copied | None] = [None, None]
+            if self.has_logs:
+                each = (_Log(name, self.folder, tree.skipped) for name in mirror.LOGS)
+                logs = [log.publish(out, add) for log in each]
             self._publish_outputs(tree, out)
             listing.flush()
             os.fchmod(descriptor, 0o644)

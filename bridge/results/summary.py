@@ -25,7 +25,8 @@ class JobFacts:
     """What is known of a finished job; "" and None mean "not known" or "not so".
 
     Times in seconds since the epoch, `state` in Slurm's word, `signal` the number of the
-    signal that ended it, `restart` how often it was started again before.
+    signal that ended it, `restart` how often it was started again before. `stdout_path` and
+    `stderr_path` tell where Slurm wrote the output of a job that did not come by the NAS.
     """
 
     job_id: int
@@ -53,6 +54,8 @@ class JobFacts:
     cpu_s: float | None = None
     job_file: str = ""
     tag: str = ""
+    stdout_path: str = ""
+    stderr_path: str = ""
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> "JobFacts":

@@ -97,7 +97,6 @@ class SlurmControl:
         """Return slurmdbd's last record of the job (State, ExitCode, …); empty when none."""
         keys = (
             "JobIDRaw",
-            "JobName",
             "User",
             "Account",
             "Partition",
@@ -110,15 +109,16 @@ class SlurmControl:
             "NodeList",
             "MaxRSS",
             "TotalCPU",
+            "JobName",
         )
         text = self._ask("sacct", "-n", "-P", "-j", str(job_id), "-o", ",".join(keys))
         record: dict[str, str] = {}
         for line in text.splitlines():
-            fields = dict(zip(keys, line.rsplit("|", len(keys) - 1), strict=False))
+            fields = dict(zip(keys, line.split("|", len(keys) - 1), strict=False))
             if fields["JobIDRaw"] == str(job_id):
                 record = {**fields, "MaxRSS": record.get("MaxRSS", "")}
             elif fields.get("MaxRSS"):
-                record["MaxRSS"] = max(record.get("MaxRSS", ""), fields["MaxRSS"], key=_kib)
+                record["MaxRSS"] = max(record.get("MaxRSS", ""), fields["MaxRSS"], key=kib)
         return record
 
     def slurmd_spool_dir(self, node: str) -> Path:
@@ -193,7 +193,17 @@ def _count_ids(text: str) -> int:
     return sum(int(high or low) - int(low) + 1 for low, _, high in spans)
 
 
-def _kib(text: str) -> float:
+def kib(text: str) -> int:
+    """Read sacct's amounts of memory (`3500K`, `1.50M`, `0`) as KiB."""
     units = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
     number = text.rstrip("KMGT")
-    return float(number or 0) * units.get(text[-1:], 1 / 1024)
+    return int(float(number or 0) * units.get(text[-1:], 1 / 1024))
+
+
+def seconds(text: str) -> float | None:
+    """Read sacct's times (`1-02:03:04`, `00:01.500`) as seconds; None when there is none."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    if not match:
+        return None
+    days, hours, minutes, rest = match.groups(default="0")
+    return int(days) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(rest)

@@ -34,6 +34,8 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "cpu_s": 61.5,
         "job_file": "안녕.sh",
         "tag": "t-42",
+        "stdout_path": "",
+        "stderr_path": "",
         "outcome": "failure",
         "explanation": "The job ended with exit code 3; stderr.log should say why.",
         "submitted_at": "2023-11-14T22:13:20Z",

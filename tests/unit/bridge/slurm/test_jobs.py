@@ -4,7 +4,7 @@ import pytest
 
 from bridge.config import Slurm
 from bridge.errors import TemporaryError
-from bridge.slurm.jobs import NodeShare, SlurmControl, expand_hostlist, parse_job
+from bridge.slurm.jobs import NodeShare, SlurmControl, expand_hostlist, kib, parse_job, seconds
 
 # `scontrol -d -o show job` of Slurm 22.05.8; only the name is replaced.
 SHOWN = (
@@ -71,3 +71,18 @@ def test_slurm_that_cannot_be_asked_is_not_slurm_that_says_no(tmp_path):
         control.job(1)
     with pytest.raises(TemporaryError, match="could not be asked"):
         control.jobs_on("n1")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("3500K", 3500), ("1.50M", 1536), ("2G", 2 << 20), ("0", 0), ("", 0)]
+)
+def test_memory_is_read_as_kib(text, amount):
+    assert kib(text) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("00:01.500", 1.5), ("01:02:03", 3723), ("1-00:00:01", 86401), ("", None), ("x", None)],
+)
+def test_times_are_read_as_seconds(text, amount):
+    assert seconds(text) == amount
