@@ -13,6 +13,7 @@ from bridge.agent.job import JobRun, Request, State
 from bridge.config import Config
 from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
 from bridge.job_spool import NodeSpool, RunId
+from bridge.request import find
 from bridge.runtimes.host import HostRuntime
 from bridge.runtimes.podman import PodmanRuntime
 from bridge.runtimes.sandbox import Runtime, Sandbox
@@ -91,6 +92,18 @@ class Sandboxes:
         if is_new:
             self._log.info("job_accepted", run=str(job.run), user=variables.get("SLURM_JOB_USER"))
             self._in_thread(job)
+
+    def recall(self, job_id: int) -> JobRun | None:
+        """Prepare a job that runs here and whose Prolog never spoke, if it wants a sandbox.
+
+        Raises `TemporaryError` when Slurm could not be asked.
+        """
+        variables = self._slurm.prolog_variables(job_id, self._node)
+        if variables is None or not find(variables["SLURM_JOB_COMMENT"]):
+            return None
+        self._log.info("job_recalled", job_id=job_id)
+        self.prepare(variables)
+        return self.latest(job_id)
 
     def _accept(self, request: Request) -> tuple[JobRun, bool]:
         with self._lock:

@@ -19,7 +19,7 @@ from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun, State
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
-from bridge.errors import NodeError, SbridgeError
+from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
@@ -130,7 +130,7 @@ class Server:
         except OSError:
             return  # the caller has died since
         try:
-            job = self._job_of(message, caller, uid)
+            job = self._job_of(connection, message, caller, uid)
             state = self._wait_for_sandbox(connection, job)
             if state is None:
                 return
@@ -144,12 +144,14 @@ class Server:
         finally:
             os.close(caller)
 
-    def _job_of(self, message: wire.Message, caller: int, uid: int) -> JobRun:
+    def _job_of(
+        self, connection: socket.socket, message: wire.Message, caller: int, uid: int
+    ) -> JobRun:
         prefix = b"SLURM_JOB_ID="
         values = [pair[len(prefix) :] for pair in message.every("env") if pair.startswith(prefix)]
         if not values or not values[0].isdigit():
             raise RefusedError("SLURM_JOB_ID does not name a job")
-        job = self._sandboxes.latest(int(values[0]))
+        job = self._sandboxes.latest(int(values[0])) or self._recall(connection, int(values[0]))
         if job is None:
             raise RefusedError(
                 f"job {int(values[0])} asked for no sandbox on this node. Write #K8S_IMAGE=… into "
@@ -158,6 +160,18 @@ class Server:
         if uid != job.request.uid or set(kernel.identity(caller).uids) != {uid}:
             raise RefusedError(f"job {job.run.job_id} is not yours")
         return job
+
+    def _recall(self, connection: socket.socket, job_id: int) -> JobRun | None:
+        while not _hung_up(connection):
+            try:
+                return self._sandboxes.recall(job_id)
+            except TemporaryError as error:
+                text = os.fsencode(f"waiting for Slurm: {error.message}")
+                wire.send(connection, wire.Message("waiting", [("text", text)]))
+                time.sleep(_LOOK_S)
+            except PermanentError as error:
+                raise RefusedError(error.message) from error
+        return None
 
     def _wait_for_sandbox(self, connection: socket.socket, job: JobRun) -> State | None:
         """Return the state once steps may enter, None when the caller went away."""

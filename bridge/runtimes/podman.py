@@ -113,22 +113,21 @@ class PodmanRuntime:
 
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Remove the pod, look again, and complain only when it is still there."""
+        cgroup = sandbox.cgroup if sandbox else ""
         try:
-            cgroup = sandbox.cgroup if sandbox else self._cgroup_of(name)
+            cgroup = cgroup or self._cgroup_of(name)
             # The pod is stopped first, and conmon let finish: `pod rm` of a running one races with
             # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
             self._podman("pod", "stop", "--time", "0", name)
             if cgroup:
                 _wait_until_empty(cgroup)
             self._podman("pod", "rm", "--force", "--time", "0", name)
-            if cgroup:
-                # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
-                kernel.remove_cgroup(cgroup)
         except CommandError as error:
-            if "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail:
-                return
-            if self._exists(name):
+            if not _is_unknown(error) and self._exists(name):
                 raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
+        if cgroup:
+            # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
+            kernel.remove_cgroup(cgroup)
 
     def _cgroup_of(self, name: str) -> str:
         path = self._podman("pod", "inspect", "--format", "{{.CgroupPath}}", name).strip()
@@ -170,6 +169,10 @@ def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
     if _TEMPORARY.search(text):
         return TemporaryError(f"image {image}: {reason}")
     return UserError(f"the sandbox with image {image} cannot be made: {reason}")
+
+
+def _is_unknown(error: CommandError) -> bool:
+    return "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail
 
 
 def _pod_cgroup(paths: dict[str, str]) -> str:

@@ -87,6 +87,31 @@ class SlurmControl:
             raise TemporaryError(f"Slurm could not be asked: {error}") from error
         return parse_job(job_id, name.removesuffix("\n"), text)
 
+    def prolog_variables(self, job_id: int, node: str) -> dict[str, str] | None:
+        """Return what a Prolog on `node` would have said of the job, None when it has none there.
+
+        slurmd runs no Prolog for a job that starts again within seconds on the same node.
+        """
+        job = self.job(job_id)
+        if job is None or job.is_over or node not in expand_hostlist(job.fields["NodeList"]):
+            return None
+        user = re.fullmatch(r"(.*)\((\d+)\)", job.fields["UserId"])
+        group = re.fullmatch(r"(.*)\((\d+)\)", job.fields["GroupId"])
+        if not user or not group:
+            return None
+        comment = self._ask("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", "%k")
+        return {
+            "SLURM_JOB_ID": str(job_id),
+            "SLURM_JOB_RESTART_COUNT": job.fields.get("Restarts", "0"),
+            "SLURM_JOB_UID": user[2],
+            "SLURM_JOB_GID": group[2],
+            "SLURM_JOB_USER": user[1],
+            "SLURM_JOB_ACCOUNT": job.fields.get("Account", ""),
+            "SLURM_JOB_PARTITION": job.fields.get("Partition", ""),
+            "SLURM_JOB_NODELIST": job.fields["NodeList"],
+            "SLURM_JOB_COMMENT": comment.removesuffix("\n"),
+        }
+
     def jobs_on(self, node: str) -> set[int]:
         """Return the ids of the jobs that have not ended yet on `node`."""
         text = self._ask("squeue", "-h", "-a", "-w", node, "-t", "all", "-o", "%A %T")

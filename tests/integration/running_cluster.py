@@ -3,6 +3,7 @@
 Text in and out is UTF-8; bytes that are none survive both ways (surrogateescape).
 """
 
+import contextlib
 import json
 import os
 import pwd
@@ -12,12 +13,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CGROUPS = Path("/sys/fs/cgroup")
 # Fields of `scontrol show job` that take a line of their own and may hold blanks.
 LINE_FIELDS = {"Comment", "AdminComment", "Command", "WorkDir", "StdIn", "StdOut", "StdErr"}
 ENDED = frozenset(
@@ -66,12 +68,28 @@ def checked(ended: Completed) -> str:
     return ended.stdout
 
 
+def pod_cgroups() -> set[Path]:
+    """Return the cgroups of all pods of this machine."""
+    return {path for path in CGROUPS.glob("*/libpod_parent/*") if path.is_dir()}
+
+
+def _mountinfo(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text()
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster in its state folder; `script` is the dev-cluster that manages it."""
+    """A cluster in its state folder; `script` is the dev-cluster that manages it.
+
+    `foreign` are cgroups of pods that were there before it, whoever left them.
+    """
 
     state: Path
     script: Path = REPOSITORY / "scripts" / "dev-cluster"
+    foreign: frozenset[Path] = field(default_factory=lambda: frozenset(pod_cgroups()))
 
     # --- scripts/dev-cluster ---
 
@@ -250,19 +268,17 @@ class Cluster:
 
     def job_cgroups(self) -> list[str]:
         """Return the cgroups of jobs on this cluster's nodes, and those of its sandboxes."""
-        found = []
-        for folder, _, _ in os.walk("/sys/fs/cgroup"):
-            of_node = any(f"/slurm_{node}/" in folder for node in self.nodes)
-            if of_node or ("/libpod_parent/" in folder and self._is_sandbox(Path(folder))):
-                found.append(folder)
-        return sorted(found)
+        found = [job for n in self.nodes for job in CGROUPS.glob(f"*/slurm_{n}/uid_*/job_*")]
+        found += [pod for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
+        return sorted(map(str, found))
 
     def _is_sandbox(self, cgroup: Path) -> bool:
         """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
-        pids = (cgroup / "cgroup.procs").read_text().split()
-        infos = [Path(f"/proc/{pid}/mountinfo") for pid in pids]
-        texts = [info.read_text() for info in infos if info.exists()]
-        return not texts or any(f"{self.state}/podman/" in text for text in texts)
+        pids: list[str] = []
+        for folder in (cgroup, *cgroup.rglob("*/")):
+            with contextlib.suppress(OSError):
+                pids += (folder / "cgroup.procs").read_text().split()
+        return not pids or any(f"{self.state}/podman/" in _mountinfo(pid) for pid in pids)
 
     def leftovers(self) -> list[str]:
         """Return everything that a job leaves while it is not wholly over."""

@@ -266,8 +266,8 @@ def test_requeue_gets_a_new_sandbox(cluster, submit):
     cluster.scontrol("requeue", str(job_id))
     start_again(cluster, job_id)
     ran = Ended(cluster, job_id, out, err)
-    assert ran.out == b"run \nrun 1\n"
-    assert ran.state == "COMPLETED"
+    assert ran.end == ("COMPLETED", "0:0"), ran.err
+    assert ran.out == b"run\nrun 1\n"
     assert cluster.sandboxes() == []
 
 
