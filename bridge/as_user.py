@@ -89,7 +89,7 @@ class Child:
     def __init__(self, pid: int, pipe: int, timeout_s: float) -> None:
         self.pid = pid
         self.deadline = time.monotonic() + timeout_s
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._pipe = pipe
         self._answer = bytearray()
         self._was_killed = False
@@ -110,12 +110,17 @@ class Child:
             self._answer += chunk
 
     def kill(self) -> None:
-        """End the child with SIGKILL; its result will be `ChildLost`.
+        """End the child and what it started in its session's process group, with SIGKILL.
 
-        What it started itself lives on. Does nothing a second time.
+        Unless the child had answered already, its result is `ChildLost`. Does nothing a
+        second time.
         """
-        if not self._was_killed:
-            self._was_killed = True
+        if self._was_killed:
+            return
+        self._was_killed = True
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no session of its own yet, or is over
             os.kill(self.pid, signal.SIGKILL)
 
     def result(self) -> Any:
@@ -135,7 +140,7 @@ class Child:
 
     def _ending(self, code: int) -> str:
         if self._was_killed:
-            return f"did not answer within {self._timeout_s:g} s"
+            return f"did not answer within {self.timeout_s:g} s"
         if code < 0:
             return f"was ended by {signal.Signals(-code).name} before it answered"
         return f"ended with exit code {code} and no answer"

@@ -9,7 +9,8 @@ warnings       what the summary must mention, a line each  0600 root
 share/         passwd and group that know the user  0755 root, read-only inside
 script/        the batch script, seen inside where slurmd spools it  0711 root
 <spool_dir>/<node>/share/    the same for all jobs: init; seen inside at /sbridge
-<spool_dir>/<node>/out/<jobid>  → the latest run's out/: where sbatch -o of a NAS job points
+<spool_dir>/.out/<jobid>     → the latest run's out/ on the batch host: where sbatch -o of a
+                                   NAS job points; one folder for all agents of a host
 """
 
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class NodeSpool:
 
     @property
     def out_links(self) -> Path:
-        return self.root / "out"
+        """The same for all nodes of one host; no node name begins with a dot."""
+        return self.root.parent / ".out"
 
     def job(self, run: RunId) -> JobSpool:
         return JobSpool(self.jobs / str(run))
@@ -124,6 +126,7 @@ class NodeSpool:
 def nas_output_pattern(spool_dir: Path, stream: str) -> str:
     """Return the sbatch filename pattern of a NAS job's `stream` ("stdout" or "stderr").
 
-    %N is the batch host's node name and %j the job id, both expanded by slurmd.
+    %j is the job id, expanded by slurmd. There is no pattern for the node's name: %N is the
+    host's, which is another one where several slurmd share a host.
     """
-    return f"{spool_dir}/%N/out/%j/{stream}.log"
+    return f"{spool_dir}/.out/%j/{stream}.log"

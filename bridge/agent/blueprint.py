@@ -113,7 +113,7 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
     draft.rename(spool.share / "init")
 
 
-def furnish_job(job: JobRun, spool: NodeSpool) -> None:
+def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     """Make the run's folders: the user's own `out/`, and what the sandbox shows him of himself."""
     paths = job.spool
     for folder in (paths.share, paths.script_dir):
@@ -125,6 +125,8 @@ def furnish_job(job: JobRun, spool: NodeSpool) -> None:
     write_atomically(paths.share / "passwd", _passwd(job.request.uid).encode(), mode=0o644)
     groups = groups_of(job.request.uid, job.request.gid)
     write_atomically(paths.share / "group", _group(groups).encode(), mode=0o644)
+    if job.request.batch_host != node:
+        return
     link = spool.out_link(job.run.job_id)
     draft = link.with_name(f".{link.name}.new")
     draft.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from bridge.errors import PermanentError
 from bridge.job_spool import JobSpool, RunId
 from bridge.request import SandboxRequest, find
 from bridge.runtimes.sandbox import Sandbox
+from bridge.slurm.jobs import expand_hostlist
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,13 @@ class Request:
             return False
 
     @property
+    def batch_host(self) -> str:
+        """The node that runs the script: the allocation's first."""
+        return next(iter(expand_hostlist(self.nodes)), "")
+
+    @property
     def nodes(self) -> str:
+        """The allocation as a hostlist."""
         return self.variables.get("SLURM_JOB_NODELIST") or self.variables.get("SLURM_NODELIST", "")
 
 

@@ -26,7 +26,7 @@ from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import TemporaryError
 from bridge.results import mirror, publish
-from bridge.slurm.jobs import SlurmControl, expand_hostlist
+from bridge.slurm.jobs import SlurmControl
 
 _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "mirror": mirror.main,
@@ -152,7 +152,7 @@ class Publisher:
 
     def _is_ours(self, job: JobRun) -> bool:
         """Whether this node publishes the job: the batch host does, which is its first node."""
-        return expand_hostlist(job.request.nodes)[:1] == [self._node]
+        return job.request.batch_host == self._node
 
     def _remember_folder(self, job: JobRun, result: dict[str, Any]) -> None:
         folder = result.get("folder", "")

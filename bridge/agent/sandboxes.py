@@ -114,7 +114,7 @@ class Sandboxes:
             try:
                 job.spool.root.mkdir(mode=0o711, exist_ok=True)
                 job.spool.root.chmod(0o711)
-                blueprint.furnish_job(job, self.spool)
+                blueprint.furnish_job(job, self.spool, self._node)
                 job.save_request()
             except OSError as error:
                 raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error

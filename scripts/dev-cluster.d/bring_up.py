@@ -161,19 +161,22 @@ def _forget_killed_jobs(cluster: Cluster) -> None:
 
 
 def _wait_for_nodes(cluster: Cluster) -> str:
-    """Wait until slurmctld can give every node work."""
+    """Wait until slurmctld has heard from every node; a node may be drained on purpose."""
 
     def states() -> dict[str, str]:
         rows = slurm(cluster, "sinfo", "-h", "-N", "-o", "%N %t").stdout.split("\n")
         return dict(row.split() for row in rows if row)
 
-    def usable() -> bool:
-        now = states()
-        return all(now.get(node) in {"idle", "mix", "alloc", "comp"} for node in cluster.nodes)
+    def all_heard() -> bool:
+        now = [states().get(node, "unk") for node in cluster.nodes]
+        return not any(state.startswith(("unk", "down")) or state.endswith("*") for state in now)
 
-    if not wait_until(usable, START_TIMEOUT_S):
+    if "unk" in states().values():
+        # A restarted slurmctld would ask slurmds that were up before only in some seconds.
+        slurm(cluster, "scontrol", "reconfigure")
+    if not wait_until(all_heard, START_TIMEOUT_S):
         reasons = slurm(cluster, "sinfo", "-R", "-N").stdout
-        raise Failure(f"Not every node is usable: {states()}\n{reasons}")
+        raise Failure(f"slurmctld does not hear from every node: {states()}\n{reasons}")
     return " ".join(f"{node} {state}" for node, state in sorted(states().items()))
 
 

@@ -39,6 +39,6 @@ def test_every_path_of_a_run_is_inside_its_folder() -> None:
 def test_sbatch_writes_a_nas_jobs_output_where_the_agent_looks_for_it() -> None:
     node = NodeSpool.of(Path("/spool"), "n1")
     pattern = nas_output_pattern(Path("/spool"), "stdout")
-    expanded = pattern.replace("%N", "n1").replace("%j", "42")
+    expanded = pattern.replace("%j", "42")
     assert expanded == str(node.out_link(42) / "stdout.log")
     assert node.job(RunId(42, 0)).stdout.name == "stdout.log"
