@@ -60,7 +60,8 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
 
 def _node_line(cluster: Cluster, node: str) -> str:
     return (
-        f"NodeName={node} NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
+        f"NodeName={node} NodeHostname={socket.gethostname().partition('.')[0]}"
+        f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
         f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_PER_NODE_MIB}"
     )
 

@@ -66,7 +66,7 @@ def slurmd(cluster: Cluster, node: str) -> Daemon:
     return Daemon(
         cluster,
         f"slurmd-{node}",
-        _on_host(node, ["slurmd", "-D", "-N", node]),
+        ["slurmd", "-D", "-N", node],
         lambda: cluster.node_port(node) in listening_ports(),
         [*_slurm_inputs(cluster), cluster.etc / "cgroup.conf"],
         address=f"port {cluster.node_port(node)}",
@@ -79,10 +79,7 @@ def agent(cluster: Cluster, node: str) -> Daemon:
     return Daemon(
         cluster,
         f"agent-{node}",
-        _on_host(
-            node,
-            [f"{cluster.prefix}/bin/sbridge-agent", "--config", str(config), "--node", node],
-        ),
+        [f"{cluster.prefix}/bin/sbridge-agent", "--config", str(config), "--node", node],
         lambda: accepts(cluster.agent_socket(node)),
         [config, cluster.containers_conf, cluster.prefix / ".installed"],
         notifies=True,
@@ -108,11 +105,6 @@ def all_daemons(cluster: Cluster) -> list[Daemon]:
 
 def _as_slurm(argv: list[str]) -> list[str]:
     return ["setpriv", "--reuid=slurm", "--regid=slurm", "--init-groups", "--", *argv]
-
-
-def _on_host(node: str, argv: list[str]) -> list[str]:
-    """Give a node's daemons, and so its jobs, the host name that the node would really have."""
-    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', node, *argv]
 
 
 def _slurm_inputs(cluster: Cluster) -> list[Path]:
