@@ -1,0 +1,228 @@
+"""Begin the children that take, submit and put away job files, and note what became of them."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bridge.config import Config
+from bridge.errors import SbridgeError
+from bridge.slurm.lookup import FoundJob
+from watcher import names
+from watcher.board import Board, Claim, Drop, Phase
+from watcher.children import Children
+from watcher.condition import Condition
+from watcher.errands import Errand, Outcome
+from watcher.locks import StateFolder
+from watcher.slurm_gate import SlurmGate
+
+_BUSY_S = 1.0
+
+
+class Submissions:
+    """At most `parallel_submissions` children at once, oldest files first."""
+
+    def __init__(
+        self, config: Config, state: StateFolder, board: Board, children: Children, log: Any
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._board = board
+        self._children = children
+        self._log = log
+        self._slurm = Condition(log, "slurm_unreachable", "slurm_reachable")
+        self._gate = SlurmGate()
+        self._submitting = 0
+        self.under_way = 0
+
+    def begin(self, now: float) -> None:
+        """Begin what is due, as far as there is room."""
+        for claim in self._board.ready_claims(Phase.ACCEPTED, now):
+            if self._has_room():
+                self._complete(claim)
+        for claim in self._board.ready_claims(Phase.WAITING, now):
+            if self._has_room() and self._may_submit(now):
+                self._resume(claim, now)
+        for drop in self._board.ready_drops(now) if self._has_room() else ():
+            if not self._has_room():
+                break
+            may_submit = self._may_submit(now)
+            if may_submit or not drop.is_known_good:
+                self._take(drop, may_submit, now)
+
+    def next_try(self) -> float | None:
+        """Return when Slurm is to be tried again, None when nothing waits for it."""
+        if self._gate.is_open or not self._has_room() or self._submitting:
+            return None
+        return self._gate.retry_at if self._board.waits_for_slurm() else None
+
+    def _has_room(self) -> bool:
+        taken = self.under_way + self._children.stuck
+        return taken < self._config.watcher.parallel_submissions
+
+    def _may_submit(self, now: float) -> bool:
+        return self._gate.lets_through(now, self._submitting)
+
+    def _take(self, drop: Drop, may_submit: bool, now: float) -> None:
+        tag = secrets.token_hex(16)
+        claim = self._board.begin_claim(tag, names.claimed(tag, drop.name), now)
+        claim.order_ns, claim.noticed, claim.since = drop.order_ns, drop.noticed, time.time()
+        name, is_settled = drop.name, drop.is_settled
+        drop.is_under_way = True
+        drop.came_again = False
+        self._begin(
+            claim,
+            lambda errand: errand.take(name, tag, may_submit=may_submit, is_settled=is_settled),
+            lambda outcome, trouble: self._taken(drop, claim, outcome, trouble),
+            submits=may_submit,
+        )
+
+    def _resume(self, claim: Claim, now: float) -> None:
+        if not self._state.is_free(claim.tag):
+            claim.not_before = now + _BUSY_S
+            return
+        self._begin(
+            claim,
+            lambda errand: errand.resume(claim.entry),
+            lambda outcome, trouble: self._ended(claim, outcome, trouble),
+            submits=True,
+        )
+
+    def _complete(self, claim: Claim) -> None:
+        job = claim.job or FoundJob(0, None)
+        self._begin(
+            claim,
+            lambda errand: errand.complete(claim.entry, job),
+            lambda outcome, trouble: self._ended(claim, outcome, trouble),
+            submits=False,
+        )
+
+    def _begin(
+        self,
+        claim: Claim,
+        work: Callable[[Errand], Outcome],
+        done: Callable[[Outcome | None, SbridgeError | None], None],
+        *,
+        submits: bool,
+    ) -> None:
+        """Fork the child; it and its sbatch hold the tag's lock, this process does not."""
+        claim.is_under_way = True
+        self.under_way += 1
+        self._submitting += submits
+        lock = self._state.lock(claim.tag)
+
+        def ended(value: Any, trouble: SbridgeError | None) -> None:
+            claim.is_under_way = False
+            self.under_way -= 1
+            self._submitting -= submits
+            done(Outcome(**value) if value else None, trouble)
+
+        settings = self._config.watcher
+        self._children.begin(
+            lambda: work(Errand(self._config, lock)).as_json(),
+            ended,
+            timeout_s=2 * settings.nas_timeout_s + settings.sbatch_timeout_s,
+            ends_with_parent=False,
+        )
+        if lock is not None:
+            os.close(lock)
+
+    def _taken(
+        self, drop: Drop, claim: Claim, outcome: Outcome | None, trouble: SbridgeError | None
+    ) -> None:
+        """Note the end of a take; unless the file was claimed, it is still a drop."""
+        now = time.monotonic()
+        drop.is_under_way = False
+        if outcome is None:
+            # Whether it was claimed is not known: the next scan sees it here or there.
+            self._board.drop_claim(claim.tag)
+            self._put_off(drop, str(trouble), now, name=drop.name, tag=claim.tag)
+        elif outcome.claimed:
+            self._board.forget_drop(drop.name, now)
+            self._log.info(
+                "job_file_claimed", name=names.shown(drop.name), tag=claim.tag, owner=outcome.owner
+            )
+            self._ended(claim, outcome, None)
+        else:
+            self._board.drop_claim(claim.tag)
+            self._state.forget(claim.tag)
+            self._not_claimed(drop, claim, outcome, now)
+
+    def _not_claimed(self, drop: Drop, claim: Claim, outcome: Outcome, now: float) -> None:
+        if outcome.kind == "hindered":
+            self._put_off(drop, outcome.reason, now, name=drop.name, owner=outcome.owner)
+        elif outcome.kind == "unsettled":
+            drop.is_ready = drop.came_again
+        elif outcome.kind == "valid":
+            drop.is_known_good = not drop.came_again
+        else:
+            self._board.forget_drop(drop.name, now)
+            if outcome.kind == "refused":
+                self._log_end("job_file_refused", claim, outcome, name=drop.name)
+
+    def _ended(self, claim: Claim, outcome: Outcome | None, trouble: SbridgeError | None) -> None:
+        """Note what became of a claimed file."""
+        now = time.monotonic()
+        facts: dict[str, Any] = {"name": claim.name, "tag": claim.tag}
+        if outcome is None:
+            if claim.phase is not Phase.ACCEPTED:
+                claim.phase = Phase.DOUBTFUL
+            self._put_off(claim, str(trouble), now, **facts)
+            return
+        claim.uid = outcome.uid
+        self._note_slurm(outcome, now)
+        if outcome.kind in {"gone", "submitted", "refused"}:
+            self._board.forget_claim(claim.tag)
+            self._state.forget(claim.tag)
+            self._log_end(_EVENTS[outcome.kind], claim, outcome, name=claim.name)
+        elif outcome.kind == "not_reached":
+            claim.phase = Phase.WAITING
+        elif outcome.kind == "doubtful":
+            claim.phase = Phase.DOUBTFUL
+            self._log.warning("submission_doubtful", reason=outcome.reason, **facts)
+        else:
+            self._hindered(claim, outcome, now, facts)
+
+    def _hindered(self, claim: Claim, outcome: Outcome, now: float, facts: dict[str, Any]) -> None:
+        if outcome.kind == "accepted":
+            claim.phase = Phase.ACCEPTED
+            claim.job = FoundJob(outcome.job_id, _whole(outcome.submitted))
+        elif claim.phase is not Phase.ACCEPTED:
+            claim.phase = Phase.WAITING
+        job = {"job_id": claim.job.job_id} if claim.job else {}
+        self._put_off(claim, outcome.reason, now, owner=outcome.owner, **job, **facts)
+
+    def _put_off(self, what: Drop | Claim, reason: str, now: float, **facts: Any) -> None:
+        if what.put_off(now, reason):
+            facts["name"] = names.shown(facts["name"])
+            self._log.warning("job_file_put_off", reason=reason, **facts)
+
+    def _note_slurm(self, outcome: Outcome, now: float) -> None:
+        if outcome.kind in {"not_reached", "doubtful"}:
+            self._gate.failed(now)
+            self._slurm.failed(outcome.reason)
+        elif outcome.job_id or "sbatch_refused" in outcome.codes:
+            self._gate.worked()
+            self._slurm.worked()
+
+    def _log_end(self, event: str, claim: Claim, outcome: Outcome, *, name: str) -> None:
+        facts: dict[str, Any] = {"name": names.shown(name), "tag": claim.tag}
+        facts |= {"owner": outcome.owner, "filed_as": names.shown(outcome.filed_as)}
+        if outcome.job_id:
+            facts["job_id"] = outcome.job_id
+        if outcome.codes:
+            facts["findings"] = outcome.codes
+        duration_s = round(time.monotonic() - claim.noticed, 3)
+        self._log.info(event, outcome=outcome.kind, duration_s=duration_s, **facts)
+
+
+_EVENTS = {
+    "gone": "job_file_taken_back",
+    "submitted": "job_submitted",
+    "refused": "job_file_refused",
+}
+
+
+def _whole(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)
