@@ -5,8 +5,8 @@ within slurmctld's MessageTimeout (10 s). It exits 0 for everything that is not 
 fault.
 """
 
+import _socket
 import os
-import socket
 import sys
 import time
 
@@ -56,18 +56,20 @@ def _tell(address: str, message: wire.Message, deadline: float) -> str:
     """Return what is wrong with the node, empty when the agent took the message."""
     fault = "no answer"
     while time.monotonic() < deadline:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(max(0.1, deadline - time.monotonic()))
-                connection.connect(address)
-                wire.send(connection, message)
-                answer, _ = wire.receive(connection)
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            connection.connect(address)
+            wire.send(connection, message)
+            answer, _ = wire.receive(connection)
         except (OSError, wire.WireError) as error:
             fault = f"agent does not answer at {address} ({error})"
         else:
             if answer is not None:
                 return "" if answer.kind == "ok" else answer.text("text", "the agent refused")
             fault = f"agent at {address} ended without an answer"
+        finally:
+            connection.close()
         time.sleep(_RETRY_S)
     return fault
 

@@ -191,8 +191,8 @@ def cgroup_mounts() -> dict[str, Path]:
     return mounts
 
 
-def join_cgroups(paths: dict[str, str]) -> None:
-    """Move this process into the given cgroups (`cgroup_paths` of another process)."""
+def move_to_cgroups(pids: list[int], paths: dict[str, str]) -> None:
+    """Move processes into the given cgroups (`cgroup_paths` of another process)."""
     mounts = cgroup_mounts()
     for controllers, path in paths.items():
         mount = _mount_of(controllers, mounts)
@@ -201,9 +201,25 @@ def join_cgroups(paths: dict[str, str]) -> None:
         procs = mount / path.lstrip("/") / "cgroup.procs"
         descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(descriptor, b"0")
+            for pid in pids:
+                os.write(descriptor, b"%d" % pid)
         finally:
             os.close(descriptor)
+
+
+def expect_cgroup_move() -> None:
+    """Wait, in the place of a move that follows soon, for the kernel to be ready for it.
+
+    The first move after some idle time waits for an RCU grace period, ten milliseconds and
+    more, and so does this one, of the calling process to where it is. For cgroup v1 and v2.
+    """
+    own = open_process(os.getpid())
+    try:
+        paths = cgroup_paths(own)
+    finally:
+        os.close(own)
+    with contextlib.suppress(OSError):
+        move_to_cgroups([0], dict([min(paths.items())]))
 
 
 def cgroup_is_empty(path: str) -> bool:

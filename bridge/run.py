@@ -11,12 +11,13 @@ knows: it passes signals on and ends as the script ended.
 A job that needs no sandbox (runtime `host`) leaves 2 by becoming its interpreter.
 """
 
+# Not `signal` and `socket`, which wrap these two: they take ten milliseconds to import.
+import _signal as signal  # type: ignore[import-not-found]
+import _socket
 import fcntl
 import os
 import resource
 import select
-import signal
-import socket
 import sys
 import time
 
@@ -56,6 +57,7 @@ class Step:
             os.fsencode(sys.argv[1]), list(map(os.fsencode, sys.argv[2:]))
         )
         self._said = b""
+        self._witness = Witness()
 
     def run(self) -> int:
         """Go through the states; returns the exit code, or does not return."""
@@ -65,25 +67,19 @@ class Step:
             if connection is None:
                 where = os.fsdecode(self._address)
                 return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
-            try:
-                self._ask(connection)
-                answer = self._wait(connection)
-            except (OSError, wire.WireError):
-                answer = None
+            answer = self._converse(connection)
+            if answer is not None and answer.kind == "entered":
+                return self._accompany(connection)
+            self._witness.dismiss()
             if answer is None:
                 self._say(b"the sbridge agent of this node went away; waiting for its return")
                 time.sleep(_RETRY_S)
                 continue
-            if answer.kind == "entered":
-                try:
-                    return self._accompany(connection)
-                except (OSError, wire.WireError):
-                    return _fail(_KEEPER_GONE)
             return self._obey(answer)
 
-    def _connect(self, deadline: float) -> socket.socket | None:
+    def _connect(self, deadline: float) -> _socket.socket | None:
         while time.monotonic() < deadline:
-            connection = _above_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            connection = _above_stdio(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM))
             try:
                 connection.connect(self._address)
                 return connection
@@ -93,7 +89,16 @@ class Step:
                 time.sleep(_RETRY_S)
         return None
 
-    def _ask(self, connection: socket.socket) -> None:
+    def _converse(self, connection: _socket.socket) -> wire.Message | None:
+        """Ask to enter; returns the agent's decision, None when it went away before."""
+        try:
+            self._ask(connection)
+            self._witness.start(connection)  # while the agent works
+            return self._wait(connection)
+        except (OSError, wire.WireError):
+            return None
+
+    def _ask(self, connection: _socket.socket) -> None:
         numbers = _inherited_descriptors()
         fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
@@ -109,7 +114,7 @@ class Step:
             if script is not None:
                 os.close(script)
 
-    def _wait(self, connection: socket.socket) -> wire.Message | None:
+    def _wait(self, connection: _socket.socket) -> wire.Message | None:
         while True:
             message, _ = wire.receive(connection)
             if message is None or message.kind != "waiting":
@@ -136,17 +141,18 @@ class Step:
                 f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE
             )
 
-    def _accompany(self, connection: socket.socket) -> int:
+    def _accompany(self, connection: _socket.socket) -> int:
         wakeup = _catch_signals()
-        # The keeper starts the script only now, when no signal can be lost any more.
-        wire.send(connection, wire.Message("go"))
-        witness = Witness(connection)
         try:
-            return self._pass_signals_on(connection, wakeup, witness)
+            # The keeper starts the script only now, when no signal can be lost any more.
+            wire.send(connection, wire.Message("go"))
+            return self._pass_signals_on(connection, wakeup)
+        except (OSError, wire.WireError):
+            return _fail(_KEEPER_GONE)
         finally:
-            witness.dismiss()
+            self._witness.dismiss()
 
-    def _pass_signals_on(self, connection: socket.socket, wakeup: int, witness: "Witness") -> int:
+    def _pass_signals_on(self, connection: _socket.socket, wakeup: int) -> int:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         poll.register(connection, select.POLLIN)
@@ -155,14 +161,14 @@ class Step:
             if wakeup in ready:
                 for byte in os.read(wakeup, 4096):
                     fields: wire.Fields = [("number", b"%d" % byte)]
-                    fields.append(("group", b"1" if witness.saw(byte) else b""))
+                    fields.append(("group", b"1" if self._witness.saw(byte) else b""))
                     wire.send(connection, wire.Message("signal", fields))
             if connection.fileno() in ready:
                 message, _ = wire.receive(connection)
                 if message is None:
                     return _fail(_KEEPER_GONE)
                 if message.kind == "exited":
-                    witness.dismiss()
+                    self._witness.dismiss()
                     return _end(message)
                 self._say(message.first("text"))
 
@@ -180,10 +186,14 @@ class Witness:
     witness gets the signal too, which is the only way to tell.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self) -> None:
+        self._pid = 0
+        self._seen: list[int] = []
+
+    def start(self, connection: _socket.socket) -> None:
+        """Fork; the child lets go of `connection` and of the step's own files."""
         self._reports, reports = os.pipe2(os.O_CLOEXEC)
         alive, self._alive = os.pipe2(os.O_CLOEXEC)
-        self._seen: list[int] = []
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -268,13 +278,13 @@ def _inherited_descriptors() -> list[int]:
     return sorted(numbers)[: wire.MAX_DESCRIPTORS - 2]
 
 
-def _above_stdio(connection: socket.socket) -> socket.socket:
+def _above_stdio(connection: _socket.socket) -> _socket.socket:
     """Keep 0, 1 and 2 closed for the script if the step has them closed."""
     if connection.fileno() > 2:
         return connection
     number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
     connection.close()
-    return socket.socket(fileno=number)
+    return _socket.socket(fileno=number)
 
 
 def _working_directory() -> bytes:

@@ -6,8 +6,8 @@ the wire the fields are joined by NUL, behind their length as 4 bytes, big endia
 descriptors travel (SCM_RIGHTS) with the length.
 """
 
+import _socket  # what `socket` wraps: that takes ten milliseconds to import, most of a hook's time
 import array
-import socket
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_DESCRIPTORS = 64
@@ -42,7 +42,9 @@ class Message:
         return self.first(key, default.encode()).decode("utf-8", "surrogateescape")
 
 
-def send(connection: socket.socket, message: Message, descriptors: list[int] | None = None) -> None:
+def send(
+    connection: _socket.socket, message: Message, descriptors: list[int] | None = None
+) -> None:
     """Send `message`, and `descriptors` with it; raises OSError when the peer is gone."""
     fields = [message.kind.encode()]
     fields += [key.encode() + b"=" + value for key, value in message.fields]
@@ -50,13 +52,13 @@ def send(connection: socket.socket, message: Message, descriptors: list[int] | N
     header = len(payload).to_bytes(4, "big")
     if descriptors:
         rights = array.array("i", descriptors)
-        connection.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        connection.sendmsg([header], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         connection.sendall(payload)
     else:
         connection.sendall(header + payload)
 
 
-def receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
+def receive(connection: _socket.socket) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
 
     Returns (None, []) when the peer closed the connection between two messages. Raises
@@ -81,22 +83,22 @@ def receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
 def close_all(descriptors: list[int]) -> None:
     """Close every descriptor of the list and empty it."""
     while descriptors:
-        socket.close(descriptors.pop())
+        _socket.close(descriptors.pop())
 
 
-def _receive_header(connection: socket.socket, descriptors: list[int]) -> bytes:
+def _receive_header(connection: _socket.socket, descriptors: list[int]) -> bytes:
     header = b""
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
     while len(header) < 4:
         chunk, ancillary, flags, _ = connection.recvmsg(
-            4 - len(header), space, socket.MSG_CMSG_CLOEXEC
+            4 - len(header), space, _socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 received = array.array("i")
                 received.frombytes(data[: len(data) - len(data) % received.itemsize])
                 descriptors.extend(received)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _socket.MSG_CTRUNC:
             raise WireError("too many file descriptors in one message")
         if not chunk:
             if header:
@@ -106,7 +108,7 @@ def _receive_header(connection: socket.socket, descriptors: list[int]) -> bytes:
     return header
 
 
-def _receive_exactly(connection: socket.socket, length: int) -> bytes:
+def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
     payload = bytearray()
     while len(payload) < length:
         chunk = connection.recv(min(length - len(payload), 1 << 18))

@@ -122,9 +122,10 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     for folder in (paths.out, paths.outputs):
         folder.mkdir(mode=0o700, exist_ok=True)
         os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
-    write_atomically(paths.share / "passwd", _passwd(job.request.uid).encode(), mode=0o644)
     groups = groups_of(job.request.uid, job.request.gid)
-    write_atomically(paths.share / "group", _group(groups).encode(), mode=0o644)
+    for name, text in (("passwd", _passwd(job.request.uid)), ("group", _group(groups))):
+        content = text.encode()
+        write_atomically(paths.share / name, content, mode=0o644, survives_power_loss=False)
     if job.request.batch_host != node:
         return
     link = spool.out_link(job.run.job_id)

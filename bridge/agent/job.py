@@ -11,9 +11,10 @@ A run whose results are published has no folder any more.
 import json
 import threading
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bridge.durable import write_atomically
+from bridge.durable import sync_file, write_atomically
 from bridge.errors import PermanentError
 from bridge.job_spool import JobSpool, RunId
 from bridge.request import SandboxRequest, find
@@ -99,7 +100,7 @@ class JobRun:
         return self.request.run
 
     def save_request(self) -> None:
-        """Record the Prolog's word."""
+        """Record the Prolog's word; `make_durable` follows when no hook waits any more."""
         content = {"uid": self.request.uid, "gid": self.request.gid}
         self._write(self.spool.request, {**content, "variables": self.request.variables})
 
@@ -117,18 +118,28 @@ class JobRun:
             self.progress = text
             self.changed.notify_all()
 
+    def make_durable(self) -> None:
+        """Bring the record to the disk itself."""
+        sync_file(self.spool.request)
+
     @staticmethod
-    def _write(path: Any, content: dict[str, Any]) -> None:
-        write_atomically(path, json.dumps(content, indent=1).encode())
+    def _write(path: Path, content: dict[str, Any]) -> None:
+        data = json.dumps(content, indent=1).encode()
+        write_atomically(path, data, survives_power_loss=False)
 
     @classmethod
     def load(cls, run: RunId, spool: JobSpool) -> "JobRun":
         """Read a run from disk; raises OSError or ValueError when its record is unusable."""
         content = json.loads(spool.request.read_bytes())
         request = Request(run, content["uid"], content["gid"], content["variables"])
-        if not spool.state.exists():
-            return cls(request, spool, State())
-        values = json.loads(spool.state.read_bytes())
+        return cls(request, spool, _read_state(spool.state))
+
+
+def _read_state(path: Path) -> State:
+    """Return the state; a run whose state did not outlive a power loss begins anew."""
+    try:
+        values = json.loads(path.read_bytes())
         sandbox = values.pop("sandbox")
-        state = State(**values, sandbox=Sandbox(**sandbox) if sandbox else None)
-        return cls(request, spool, state)
+        return State(**values, sandbox=Sandbox(**sandbox) if sandbox else None)
+    except (FileNotFoundError, ValueError):
+        return State()

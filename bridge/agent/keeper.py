@@ -1,11 +1,12 @@
 """The keeper: holds one entered step; a child of the forge, root, outside the sandbox.
 
-1. takes the step's place: its cgroups, limits, CPU affinity, nice value (what a child of
-   sbridge-run would have inherited), read from /proc/<sbridge-run>
-2. waits for sbridge-run's "go", forks; the child joins the sandbox's namespaces, becomes
-   the user for good and execs the interpreter
-3. passes signals on, each to the same processes as natively and once
-4. reports the wait status and ends
+1. forks; the child joins the sandbox's namespaces and becomes the user for good
+2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity and nice
+   value (what a child of sbridge-run would have inherited), read from /proc/<sbridge-run>;
+   joining a cgroup after some idle time costs ten milliseconds, hence at the same time
+3. on sbridge-run's "go" has the child exec the interpreter
+4. passes signals on, each to the same processes as natively and once
+5. reports the wait status and ends
 
 Rule: once a process of ours is inside the sandbox's file system it imports nothing and
 opens nothing as root; everything it needs is loaded and open before.
@@ -98,19 +99,21 @@ class _Keeper:
     def run(self) -> None:
         self._check_init()
         namespaces = self._open_namespaces()
-        self._inherit()
         self._spool_script()
         wakeup = _catch_signals()
-        wire.send(self._connection, wire.Message("entered"))
-        go, _ = wire.receive(self._connection)
-        if go is None or go.kind != "go":
-            return
         trouble, trouble_writer = os.pipe2(os.O_CLOEXEC)
-        self._child = _Child(self._entry, namespaces, trouble_writer).start()
-        os.close(trouble_writer)
-        for descriptor in [*(d for d, _ in namespaces), *(d for _, d in self._entry.step)]:
+        permission, permit = os.pipe2(os.O_CLOEXEC)
+        self._child = _Child(self._entry, namespaces, trouble_writer, permission, permit).start()
+        for descriptor in (trouble_writer, permission, *(d for d, _ in namespaces)):
             os.close(descriptor)
-        self._hold(wakeup, trouble)
+        for _, descriptor in self._entry.step:
+            os.close(descriptor)
+        wire.send(self._connection, wire.Message("entered"))
+        self._inherit()
+        go, _ = wire.receive(self._connection)
+        if go is not None and go.kind == "go":
+            os.write(permit, b"!")
+            self._hold(wakeup, trouble)
 
     def _check_init(self) -> None:
         if kernel.start_ticks(self._entry.init) != int(self._entry.message.first("init_start")):
@@ -128,9 +131,11 @@ class _Keeper:
     def _inherit(self) -> None:
         caller = self._entry.caller
         home = caller if self._in_step_cgroup else self._entry.init
-        kernel.join_cgroups(kernel.cgroup_paths(home))
-        os.sched_setaffinity(0, os.sched_getaffinity(int(self._entry.message.first("caller_pid"))))
-        os.setpriority(os.PRIO_PROCESS, 0, kernel.nice(caller))
+        affinity = os.sched_getaffinity(int(self._entry.message.first("caller_pid")))
+        kernel.move_to_cgroups([self._child, os.getpid()], kernel.cgroup_paths(home))
+        for pid in (self._child, 0):
+            os.sched_setaffinity(pid, affinity)
+            os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))
 
     def _spool_script(self) -> None:
         """Copy the batch script to where the sandbox shows it under slurmd's own path."""
@@ -282,10 +287,19 @@ def _descendants(root: int) -> list[int]:
 class _Child:
     """The process that becomes the user's script."""
 
-    def __init__(self, entry: Entry, namespaces: list[tuple[int, int]], trouble: int) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        namespaces: list[tuple[int, int]],
+        trouble: int,
+        permission: int,
+        permit: int,
+    ) -> None:
         self._message = entry.message
         self._namespaces = namespaces
         self._trouble = trouble
+        self._permission = permission
+        self._permit = permit
         self._step = entry.step
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
@@ -324,6 +338,7 @@ class _Child:
         return pid
 
     def _become_script(self) -> None:
+        os.close(self._permit)  # else nobody's death would be noticed below
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - _UNCATCHABLE:
             signal.signal(number, signal.SIG_DFL)
@@ -340,6 +355,8 @@ class _Child:
             self._identity.uids[0], self._identity.gids[0], list(self._identity.groups)
         )
         os.umask(self._identity.umask)
+        if not os.read(self._permission, 1):
+            os._exit(1)  # the keeper is gone
         self._change_directory()
         self._exec()
 
@@ -364,6 +381,11 @@ class _Child:
             for number, descriptor in self._step
         ]
         self._trouble = fcntl.fcntl(self._trouble, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        self._permission = fcntl.fcntl(self._permission, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        self._namespaces = [
+            (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR), kind)
+            for descriptor, kind in self._namespaces
+        ]
         wanted = {number for number, _ in self._step}
         for number in {0, 1, 2} - wanted:
             try:

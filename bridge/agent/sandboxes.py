@@ -127,6 +127,7 @@ class Sandboxes:
         ).start()
 
     def _make(self, job: JobRun) -> None:
+        job.make_durable()
         backoff_s = 1.0
         while not job.cancelled.is_set():
             try:

@@ -95,6 +95,7 @@ class Server:
         if message.kind in ("prepare", "finish") and uid == 0:
             wire.send(connection, self._hook(message))
         elif message.kind == "enter":
+            threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
             self._enter(connection, message, descriptors, pid, uid)
         else:
             text = f"{message.kind!r} is not for uid {uid}".encode()

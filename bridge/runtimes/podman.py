@@ -57,7 +57,7 @@ class PodmanRuntime:
     def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> Sandbox:
         """Play the pod; pulls the image first when the node lacks it."""
         content = json.dumps(manifest.pod(spec), indent=1).encode()
-        write_atomically(spool.manifest, content)
+        write_atomically(spool.manifest, content, survives_power_loss=False)
         waiter.say(f"starting {spec.image}")
         try:
             self._play(spool, spec)

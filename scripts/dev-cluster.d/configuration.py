@@ -41,7 +41,6 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "prefix": str(cluster.prefix),
         "nas": str(cluster.nas),
         "cluster_name": CLUSTER_NAME,
-        "hostname": socket.gethostname().partition(".")[0],
         "address": ADDRESS,
         "slurmctld_port": str(cluster.slurmctld_port),
         "slurmdbd_port": str(cluster.slurmdbd_port),

@@ -41,7 +41,7 @@ def slurmdbd(cluster: Cluster) -> Daemon:
     return Daemon(
         cluster,
         "slurmdbd",
-        _as_slurm(["slurmdbd", "-D"]),
+        _on_localhost(_as_slurm(["slurmdbd", "-D"])),
         lambda: cluster.slurmdbd_port in listening_ports(),
         [cluster.etc / "slurmdbd.conf"],
         {"MYSQL_UNIX_PORT": str(cluster.database_socket)},
@@ -54,7 +54,7 @@ def slurmctld(cluster: Cluster) -> Daemon:
     return Daemon(
         cluster,
         "slurmctld",
-        _as_slurm(["slurmctld", "-D"]),
+        _on_localhost(_as_slurm(["slurmctld", "-D"])),
         lambda: "is UP" in slurm(cluster, "scontrol", "ping").stdout,
         _slurm_inputs(cluster),
         address=f"port {cluster.slurmctld_port}",
@@ -105,6 +105,11 @@ def all_daemons(cluster: Cluster) -> list[Daemon]:
 
 def _as_slurm(argv: list[str]) -> list[str]:
     return ["setpriv", "--reuid=slurm", "--regid=slurm", "--init-groups", "--", *argv]
+
+
+def _on_localhost(argv: list[str]) -> list[str]:
+    """Let a daemon that listens where the machine's name leads listen on the loopback."""
+    return ["unshare", "--uts", "sh", "-c", 'hostname localhost && exec "$@"', "sh", *argv]
 
 
 def _slurm_inputs(cluster: Cluster) -> list[Path]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.running_cluster import checked, run
+
 pytestmark = pytest.mark.slurm
 
 SLURM_DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld")
@@ -102,6 +104,16 @@ def test_two_clusters_run_side_by_side(cluster, own):
         assert (
             str(one.state) in Path("~alice").expanduser().joinpath(f"slurm-{job}.out").read_text()
         )
+
+
+def test_a_machine_whose_name_leads_nowhere_will_do(mended):
+    """Debian maps its name to 127.0.1.1, others to nothing: the cluster must not rely on it."""
+    argv = ["unshare", "--uts", "sh", "-c", 'hostname leads-nowhere; exec "$@"', "sh"]
+    environment = {"SBRIDGE_DEV_STATE": str(mended.state)}
+    checked(run([*argv, str(mended.script), "up"], environment=environment))
+    job = mended.sbatch("alice", "#!/bin/sh\nsrun hostname > host\n")
+    mended.wait_job(job, "COMPLETED")
+    assert (mended.home("alice") / "host").read_text() == "leads-nowhere\n"
 
 
 def test_what_a_node_limits_is_limited(own):

@@ -249,7 +249,7 @@ def test_an_unknown_directive_that_is_near_to_none_gets_the_list(refuse, key):
         ("#K8S_WORKDIR=/\udced\udca0\udc80", "is not UTF-8 text"),  # a lone surrogate
         ("#K8S_WORKDIR=/\udcc0\udcaf", "is not UTF-8 text"),  # "/", encoded too long
         ("#K8S_WORKDIR=/" + "x" * 1024, "is longer than 1024 bytes"),
-        ("#K8S_IMAGE=alpine\n#K8S_IMAGE=alpine", "K8S_IMAGE stands here a second time"),
+        ("#K8S_IMAGE=alpine\n#K8S_IMAGE=alpine", "K8S_IMAGE stands in line 4 already"),
     ],
 )
 def test_a_faulty_directive_is_refused_with_its_line(refuse, line, words):

@@ -53,7 +53,8 @@ def test_the_witness_tells_a_signal_for_the_group_from_one_for_the_shell(whole_g
         wakeup = run._catch_signals()
         one, other = socket.socketpair()
         with one, other:
-            witness = run.Witness(one)
+            witness = run.Witness()
+            witness.start(one)
             # The witness must be listening: it is, once it has reported a signal of its own.
             os.kill(witness._pid, signal.SIGUSR2)
             while not witness.saw(signal.SIGUSR2):

@@ -1,0 +1,184 @@
+"""scripts/install: into a prefix of its own, from a copy of the tree that a test may change."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Holds the locked dependencies after the first run of the tests or of scripts/dev-cluster.
+CACHE = Path("/var/cache/sbridge") if os.geteuid() == 0 else Path("/tmp/sbridge-test-cache")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the source tree."""
+    copy = tmp_path_factory.mktemp("source") / "tree"
+    unwanted = shutil.ignore_patterns(".git", "__pycache__", ".*_cache")
+    shutil.copytree(REPOSITORY, copy, ignore=unwanted)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("i") / "prefix"
+
+
+@pytest.fixture
+def install(tree, prefix) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Install the copy into the prefix."""
+
+    def run(*options: str, path: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        given = {"--prefix": str(prefix), "--cache": str(CACHE)} | changes
+        words = [word for pair in given.items() for word in pair]
+        environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}".lstrip(":")}
+        command = [str(tree / "scripts/install"), *words, *options]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def installed(install, prefix) -> Path:
+    """The prefix, up to date."""
+    ended = install()
+    assert ended.returncode == 0, ended.stderr
+    return prefix
+
+
+def test_a_second_run_changes_nothing_and_takes_no_second(install, installed):
+    before = sorted((path, path.lstat().st_mtime_ns) for path in installed.glob("*/*"))
+    began = time.monotonic()
+    ended = install()
+    assert time.monotonic() - began < 1
+    assert ended.stdout == f"{installed} is up to date.\n"
+    assert sorted((path, path.lstat().st_mtime_ns) for path in installed.glob("*/*")) == before
+
+
+def test_the_commands_run(installed):
+    for name in ("sbridge", "sbridge-agent", "sbridge-watcher"):
+        ended = subprocess.run(
+            [installed / "bin" / name, "--help"], capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("hook", ["sbridge-prolog", "sbridge-epilog"])
+def test_a_hook_does_nothing_for_a_plain_job(installed, hook):
+    """Slurm starts hooks with neither PATH nor HOME."""
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_UID": "1000", "SLURMD_NODENAME": "n1"}
+    ended = subprocess.run([installed / "bin" / hook], env=job, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("name", ["sbridge-run", "sbridge-prolog", "sbridge-epilog"])
+def test_launchers_start_python_isolated_and_without_site(installed, name):
+    first = (installed / "bin" / name).read_text().splitlines()[0]
+    assert first == f"#!{installed}/venv/bin/python -IS"
+
+
+def test_shipped_files_name_this_installation(install, installed):
+    given = {"--run-dir": "/run/elsewhere", "--config": "/etc/else/where.toml"}
+    assert install(**given).returncode == 0
+    for folder in ("slurm-conf", "systemd"):
+        shipped = sorted(path.name for path in (REPOSITORY / folder).iterdir() if path.is_file())
+        assert sorted(path.name for path in (installed / "share" / folder).iterdir()) == shipped
+        for path in (installed / "share" / folder).iterdir():
+            text = path.read_text()
+            assert not re.search(r"/opt/sbridge|/run/sbridge|/etc/sbridge/sbridge\.toml", text)
+    assert (
+        f"Prolog={installed}/bin/sbridge-prolog\n"
+        in (installed / "share/slurm-conf/sbridge.conf").read_text()
+    )
+    assert '"/run/elsewhere"' in (installed / "bin/sbridge-run").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        ("slurm-wlm 22.05.8", "comment"),
+        ("slurm 23.02.0", "extra"),
+        ("slurm 24.11.5", "extra"),
+        ("slurm 26.05.1-0rc1", "extra"),
+    ],
+)
+def test_the_request_travels_where_this_slurms_hooks_can_read_it(
+    install, prefix, tmp_path, version, field
+):
+    slurmctld = tmp_path / "slurmctld"
+    slurmctld.write_text(f"#!/bin/sh\necho {version}\n")
+    slurmctld.chmod(0o755)
+    assert install(path=str(tmp_path)).returncode == 0
+    lua = (prefix / "share/slurm-conf/job_submit.lua").read_text()
+    assert f'\nlocal REQUEST_FIELD = "{field}"\n' in lua
+    assert f'\nlocal SBRIDGE_RUN = "{prefix}/bin/sbridge-run"\n' in lua
+
+
+def test_a_changed_tree_replaces_the_version_in_one_step(install, installed, tree):
+    old = (installed / "venv").readlink()
+    module = tree / "bridge/version.py"
+    text = module.read_text()
+    module.write_text(f"{text}\nCHANGED = True\n")
+    try:
+        assert install().returncode == 0
+        new = (installed / "venv").readlink()
+        assert new != old
+        assert (installed / old).is_dir(), "what still runs from the old version needs it"
+        site = next((installed / "venv/lib").glob("python3.*")) / "site-packages"
+        assert "CHANGED" in (site / "bridge/version.py").read_text()
+    finally:
+        module.write_text(text)
+    assert install().returncode == 0
+    assert len(list((installed / "versions").iterdir())) == 2
+
+
+def test_a_failed_upgrade_leaves_the_old_version_in_force(install, installed, tree):
+    old = (installed / "venv").readlink()
+    project = tree / "pyproject.toml"
+    text = project.read_text()
+    project.write_text(text.replace('path = "bridge/version.py"', 'path = "bridge/none.py"'))
+    try:
+        ended = install()
+    finally:
+        project.write_text(text)
+    assert ended.returncode == 1
+    assert "scripts/install: pip could not install the project" in ended.stderr
+    assert (installed / "venv").readlink() == old
+    assert install().stdout == f"{installed} is up to date.\n"
+
+
+def test_dependencies_are_what_the_lock_says(installed):
+    listing = subprocess.run(
+        [installed / "venv/bin/python", "-m", "pip", "list", "--format=freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    locked = re.findall(
+        r"^([\w.-]+==\S+) \\", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE
+    )
+    have = {line.lower().replace("_", "-") for line in listing.split()}
+    assert {line.lower().replace("_", "-") for line in locked} <= have
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--prefix": "relative"}, "--prefix must be an absolute path"),
+        ({"--prefix": "/opt/with space"}, "may hold only letters"),
+        ({"--prefix": "/opt/a|b"}, "may hold only letters"),
+        ({"--prefix": "/opt/" + "x" * 100}, "longer than 100 characters"),
+        ({"--python": "/no/such/python"}, "/no/such/python is not there"),
+        ({"--wheelhouse": "/x"}, "unknown option '--wheelhouse'"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(install, changes, words):
+    ended = install(**changes)
+    assert ended.returncode == 1
+    assert words in ended.stderr
+    assert ended.stderr.startswith("scripts/install: ")

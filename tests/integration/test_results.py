@@ -1,0 +1,156 @@
+"""From a job file dropped on the NAS to verified results, whatever the job's end."""
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.podman]
+
+DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
+
+
+def script(body, image=DEMO):
+    return f"#!/bin/bash\n#SBATCH --mem=200 --time=5\n{image}{body}"
+
+
+@pytest.fixture
+def drop(cluster):
+    """Drop a job file as alice and wait until Slurm has it; returns the job's id."""
+
+    def drop(name, text, user="alice"):
+        cluster.drop(user, name, text)
+        cluster.wait_for(lambda: accepted(cluster, name), what=f"{name} in processed/")
+        return int(accepted(cluster, name)[0].name.split("_")[0])
+
+    return drop
+
+
+def accepted(cluster, name):
+    return [path for path in cluster.processed.iterdir() if path.name.endswith(f"_{name}")]
+
+
+def finished(cluster, job_id, timeout=60):
+    """Wait until the result folder is complete; return it and its summary."""
+    folder = cluster.results / str(job_id)
+    summary = folder / "job_summary.json"
+    cluster.wait_for(summary.exists, timeout, what=f"results of job {job_id}")
+    check = ["sha256sum", "--check", "--strict", "--quiet", "checksums.txt"]
+    subprocess.run(check, cwd=folder, check=True)
+    return folder, json.loads(summary.read_text(encoding="utf-8"))
+
+
+def test_a_dropped_job_comes_back_with_its_results(cluster, drop):
+    body = 'echo out; echo err >&2; echo data > "$SBRIDGE_OUTPUTS/파일 1.txt"\n'
+    job_id = drop("나의 작업.sh", script(body))
+    folder, summary = finished(cluster, job_id)
+    assert (folder / "stdout.log").read_text() == "out\n"
+    assert (folder / "stderr.log").read_text() == "err\n"
+    assert (folder / "outputs" / "파일 1.txt").read_text() == "data\n"
+    assert summary["state"] == "COMPLETED"
+    assert summary["exit_code"] == 0
+    assert summary["user"] == "alice"
+    assert summary["image"] == "localhost/sbridge-demo:latest"
+    assert {path.stat().st_uid for path in folder.rglob("*")} == {pwd.getpwnam("alice").pw_uid}
+    text = (folder / "job_summary.txt").read_text(encoding="utf-8")
+    assert "succeeded" in text
+    assert "성공" in text
+
+
+def test_a_plain_job_file_is_a_plain_slurm_job_with_results(cluster, drop):
+    body = 'echo on $SLURMD_NODENAME; echo 1 > "$SBRIDGE_OUTPUTS/one"\n'
+    job_id = drop("plain.sh", script(body, image=""))
+    folder, summary = finished(cluster, job_id)
+    assert (folder / "stdout.log").read_text().startswith("on ")
+    assert (folder / "outputs" / "one").read_text() == "1\n"
+    assert summary["sandbox"] == ""
+
+
+def test_a_failing_job_comes_back_too(cluster, drop):
+    folder, summary = finished(cluster, drop("fails.sh", script("echo no >&2; exit 7\n")))
+    assert (summary["state"], summary["exit_code"]) == ("FAILED", 7)
+    assert (folder / "stderr.log").read_text() == "no\n"
+
+
+def test_a_job_whose_image_does_not_exist_says_so_in_its_results(cluster, drop):
+    text = script("echo hi\n", image="#K8S_IMAGE=localhost/nosuch:1\n")
+    folder, summary = finished(cluster, drop("noimage.sh", text))
+    assert summary["state"] == "FAILED"
+    assert "localhost/nosuch:1 is not on this node" in summary["reason"]
+    assert "localhost/nosuch:1" in (folder / "stderr.log").read_text()
+    assert cluster.drained_nodes() == {}
+
+
+def test_a_fallback_shell_is_a_warning_in_the_summary(cluster, drop):
+    text = script("echo hi\n", image="#K8S_IMAGE=localhost/busybox:latest\n")
+    _, summary = finished(cluster, drop("nobash.sh", text))
+    assert summary["state"] == "COMPLETED"
+    assert any("/bin/bash" in warning for warning in summary["warnings"])
+
+
+def test_logs_grow_while_the_job_runs_and_a_cancelled_job_comes_back(cluster, drop):
+    job_id = drop("grows.sh", script("echo one; sleep 3; echo two; sleep 600\n"))
+    log = cluster.results / str(job_id) / "stdout.log"
+    cluster.wait_for(lambda: log.exists() and log.read_text() == "one\n", what="the first line")
+    cluster.wait_for(lambda: log.read_text() == "one\ntwo\n", what="the second line")
+    assert not (log.parent / "job_summary.json").exists()
+    cluster.scancel(job_id)
+    folder, summary = finished(cluster, job_id)
+    assert summary["state"] == "CANCELLED"
+    assert (folder / "stdout.log").read_text() == "one\ntwo\n"
+    assert "CANCELLED AT" in (folder / "stderr.log").read_text()
+
+
+def test_results_wait_for_a_nas_that_is_away(cluster, drop):
+    away = cluster.results.with_name("results-away")
+    job_id = drop("patient.sh", script("echo done\n"))
+    cluster.results.rename(away)
+    try:
+        cluster.wait_job(job_id)
+        cluster.wait_for(lambda: cluster.sandboxes() == [])
+    finally:
+        away.rename(cluster.results)
+    folder, _ = finished(cluster, job_id)
+    assert (folder / "stdout.log").read_text() == "done\n"
+    assert cluster.drained_nodes() == {}
+
+
+def test_killed_agents_publish_after_their_return(cluster, drop):
+    job_id = drop("survivor.sh", script("echo ready; sleep 6; echo end\n"))
+    log = cluster.results / str(job_id) / "stdout.log"
+    cluster.wait_for(lambda: log.exists() and "ready" in log.read_text(), what="its start")
+    cluster.kill_agents()
+    cluster.start_agents()
+    folder, summary = finished(cluster, job_id)
+    assert (folder / "stdout.log").read_text() == "ready\nend\n"
+    assert summary["state"] == "COMPLETED"
+
+
+def test_slurmctld_away_at_the_end_delays_the_summary_and_loses_nothing(cluster, drop):
+    job_id = drop("ctld.sh", script("echo ready; sleep 12; exit 4\n"))
+    cluster.wait_for(lambda: cluster.job_state(job_id) == "RUNNING")
+    saved, started = cluster.state / "spool/slurmctld/job_state", time.time()
+    cluster.wait_for(lambda: saved.stat().st_mtime > started, what="slurmctld's own record")
+    os.kill(cluster.pids()["slurmctld"], signal.SIGKILL)
+    cluster.up()
+    _, summary = finished(cluster, job_id, timeout=120)
+    assert (summary["state"], summary["exit_code"]) == ("FAILED", 4)
+
+
+def test_another_user_cannot_take_a_result_folder(cluster, drop):
+    """bob makes the folder that alice's next job would get."""
+    probe = cluster.sbatch("bob", "#!/bin/bash\ntrue\n", "-o", "/dev/null")
+    guessed = probe + 1
+    squat = ["mkdir", "-m", "777", str(cluster.results / str(guessed))]
+    cluster.as_user("bob", squat)
+    assert drop("victim.sh", script("echo mine\n")) == guessed
+    folder = cluster.results / f"{guessed}_2"
+    cluster.wait_for(
+        (folder / "job_summary.json").exists, what="results beside the squatted folder"
+    )
+    assert (folder / "stdout.log").read_text() == "mine\n"
+    assert list((cluster.results / str(guessed)).iterdir()) == []
