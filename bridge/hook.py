@@ -12,7 +12,8 @@ import time
 
 from bridge import wire
 
-AGENT_TIMEOUT_S = 5.0
+AGENT_TIMEOUT_S = 5.0  # until it takes the message
+_ANSWER_TIMEOUT_S = {"prepare": 5.0, "finish": 60.0}  # removing a sandbox may take its time
 _RETRY_S = 0.1
 _MARKER = "sbridge1?"
 _SCONTROL = ("/usr/bin/scontrol", "/usr/local/bin/scontrol", "/opt/slurm/bin/scontrol")
@@ -61,6 +62,7 @@ def _tell(address: str, message: wire.Message, deadline: float) -> str:
             connection.settimeout(max(0.1, deadline - time.monotonic()))
             connection.connect(address)
             wire.send(connection, message)
+            connection.settimeout(_ANSWER_TIMEOUT_S[message.kind])
             answer, _ = wire.receive(connection)
         except (OSError, wire.WireError) as error:
             fault = f"agent does not answer at {address} ({error})"

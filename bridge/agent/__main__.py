@@ -68,6 +68,7 @@ class _Agent:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
+        threading.excepthook = self._log_bug
         self._sandboxes.resume_work()
         self._publisher.start()
         self._server.start()
@@ -83,6 +84,11 @@ class _Agent:
         self._server.close()
         self._log.info("agent_stopped")
         return 0
+
+    def _log_bug(self, crash: threading.ExceptHookArgs) -> None:
+        error = crash.exc_value
+        thread = crash.thread.name if crash.thread else "?"
+        self._log.error("thread_crashed", thread=thread, exc_info=error)
 
     def _is_sound(self) -> bool:
         """Whether connections are still accepted; else the service manager must restart us."""

@@ -145,6 +145,10 @@ class Sandboxes:
             except PermanentError as error:
                 self._fail(job, "user", str(error))
                 return
+            except Exception:
+                text = "the sbridge agent failed at making the sandbox; its log tells more"
+                self._fail(job, "sbridge", text)
+                raise  # logged as the bug that it is
             job.cancelled.wait(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
 

@@ -4,6 +4,7 @@ One thread per connection. Who asks is known from the kernel (SO_PEERCRED), neve
 message. A step's connection is handed to its keeper; the agent then has no part in it.
 """
 
+import collections
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ _QUIET_S = 2.0
 _LOOK_S = 1.0
 _FIRST_MESSAGE_S = 10.0
 _BACKLOG = 512
+_CONNECTIONS_PER_USER = 128
+_HIGHEST_DESCRIPTOR = 255
 
 
 class RefusedError(Exception):
@@ -43,6 +46,8 @@ class Server:
         self._log = log
         self.address = config.agent.run_dir / node / "agent.sock"
         self._listener = _listen(self.address)
+        self._connections: collections.Counter[int] = collections.Counter()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
 
     def start(self) -> None:
@@ -69,9 +74,22 @@ class Server:
                 self._log.error("accept_failed", reason=str(error))
                 time.sleep(_LOOK_S)  # out of descriptors: conversations must end first
                 continue
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            _, uid, _ = _peer(connection)
+            if self._connections[uid] >= _CONNECTIONS_PER_USER and uid != 0:
+                connection.close()  # sbridge-run tries again; nobody shuts out the hooks
+                continue
+            with self._lock:
+                self._connections[uid] += 1
+            threading.Thread(target=self._converse, args=(connection, uid), daemon=True).start()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection: socket.socket, uid: int) -> None:
+        try:
+            self._answer(connection)
+        finally:
+            with self._lock:
+                self._connections[uid] -= 1
+
+    def _answer(self, connection: socket.socket) -> None:
         with connection:
             connection.settimeout(_FIRST_MESSAGE_S)
             try:
@@ -223,6 +241,7 @@ class Server:
         try:
             if kernel.start_ticks(init) != sandbox.init_start:
                 raise RefusedError(_GONE)
+            _check_descriptors(message, descriptors)
             orders = self._orders(message, caller, pid, job)
             passed = [connection.fileno(), caller, init, *descriptors]
             self._forge.send(wire.Message("enter", orders), passed)
@@ -276,6 +295,16 @@ class Server:
 
 
 _GONE = "the sandbox of this job is gone: it was deleted from outside, or it ended by itself"
+
+
+def _check_descriptors(message: wire.Message, descriptors: list[int]) -> None:
+    """Raise `RefusedError` unless the numbers fit the descriptors: the keeper has its own, too."""
+    numbers = message.every("fd")
+    proper = {n for n in numbers if n.isdigit() and int(n) <= _HIGHEST_DESCRIPTOR}
+    wanted = len(numbers) + bool(message.first("script"))
+    if len(proper) != len(numbers) or wanted != len(descriptors):
+        text = f"open files above number {_HIGHEST_DESCRIPTOR} cannot be passed into a sandbox"
+        raise RefusedError(text)
 
 
 def _listen(address: Path) -> socket.socket:

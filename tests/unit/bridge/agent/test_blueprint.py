@@ -1,0 +1,107 @@
+"""From a run's request to its sandbox: names, the site's say, and the environment inside."""
+
+import dataclasses
+
+import pytest
+
+from bridge.agent import blueprint
+from bridge.agent.job import JobRun, Request, State
+from bridge.config import Agent, Config
+from bridge.config import Sandbox as SandboxSettings
+from bridge.job_spool import JobSpool
+from bridge.runtimes.sandbox import Sandbox, UserError
+from bridge.slurm.jobs import NodeShare
+
+VARIABLES = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_UID": "1001",
+    "SLURM_JOB_GID": "1002",
+    "SLURM_JOB_USER": "alice",
+    "SLURM_JOB_NODELIST": "n1",
+    "SLURM_JOB_COMMENT": "mine sbridge1?image=r.io%2Falpine%3A3",
+}
+
+
+def job(tmp_path, **variables):
+    request = Request.of(VARIABLES | variables)
+    return JobRun(request, JobSpool(tmp_path), State())
+
+
+def config(tmp_path, **sandbox):
+    agent = Agent(spool_dir=tmp_path, runtime="podman", allowed_runtimes=("podman",))
+    return Config(agent=agent, sandbox=SandboxSettings(**sandbox))
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "slurm-job-12"),
+        ({"SLURM_JOB_RESTART_COUNT": "2"}, "slurm-job-12-r2"),
+        ({"SLURM_JOB_NODELIST": "n[1-2]"}, "slurm-job-12-n1"),
+    ],
+)
+def test_no_two_runs_or_nodes_share_a_sandbox_name(tmp_path, variables, name):
+    assert blueprint.sandbox_name(job(tmp_path, **variables), "n1") == name
+
+
+def test_a_runtime_that_the_site_does_not_offer_is_the_users_error(tmp_path):
+    asked = job(tmp_path, SLURM_JOB_COMMENT="sbridge1?image=x&runtime=host")
+    with pytest.raises(UserError, match="choose one of: podman"):
+        blueprint.runtime_of(asked, config(tmp_path))
+
+
+def test_no_image_means_no_sandbox(tmp_path):
+    plain = job(tmp_path, SLURM_JOB_COMMENT="sbridge1?tag=ab")
+    assert blueprint.runtime_of(plain, config(tmp_path)) == "host"
+    assert plain.request.is_nas_job
+
+
+def test_an_image_that_the_site_does_not_allow_is_the_users_error(tmp_path):
+    settings = config(tmp_path, allowed_images=("nas-hub.local:5407/*",))
+    with pytest.raises(UserError, match=r"r\.io/alpine:3 is not allowed"):
+        blueprint.specification(job(tmp_path), settings, "n1", NodeShare(1, 100), None)
+
+
+def test_mounts_are_the_sites_and_the_jobs_own(tmp_path):
+    there = tmp_path / "data"
+    there.mkdir()
+    settings = config(tmp_path, mounts=(f"{there}:ro", "/no/such/folder"))
+    spec = blueprint.specification(job(tmp_path), settings, "n1", NodeShare(2, 100), tmp_path / "s")
+    targets = {mount.target: mount for mount in spec.mounts}
+    assert targets[str(there)].read_only
+    assert "/no/such/folder" not in targets
+    assert not targets[str(tmp_path / "out")].read_only
+    assert targets["/etc/passwd"].read_only
+    assert targets[str(tmp_path / "s")].source == str(tmp_path / "script")
+    assert (spec.cpus, spec.memory_mib) == (2, 100)
+
+
+def test_the_environment_changes_in_the_two_documented_places_only(tmp_path):
+    given = [b"PATH=/home/alice/bin:/usr/bin", b"ODD=\xff=1", b"SBRIDGE_OUTPUTS=/etc", b"EMPTY="]
+    sandbox = Sandbox("x", 1, 1, path="/opt/conda/bin:/usr/bin")
+    inside = blueprint.environment(given, sandbox, JobSpool(tmp_path))
+    assert inside == [
+        b"PATH=/opt/conda/bin:/usr/bin:/home/alice/bin",
+        b"ODD=\xff=1",
+        b"EMPTY=",
+        b"SBRIDGE_OUTPUTS=%s/out/outputs" % str(tmp_path).encode(),
+    ]
+
+
+def test_without_a_path_of_the_image_the_jobs_own_stays(tmp_path):
+    sandbox = dataclasses.replace(Sandbox("x", 1, 1), path="")
+    assert b"PATH=/bin" in blueprint.environment([b"PATH=/bin"], sandbox, JobSpool(tmp_path))
+
+
+def test_a_hook_without_job_variables_is_refused():
+    with pytest.raises(Exception, match="no usable job variables"):
+        Request.of({"SLURM_JOB_ID": "x"})
+
+
+def test_a_state_that_did_not_survive_begins_anew(tmp_path):
+    run = job(tmp_path)
+    run.save_request()
+    run.advance(name="ready", sandbox=Sandbox("x", 1, 2))
+    assert JobRun.load(run.run, run.spool).state.sandbox == Sandbox("x", 1, 2)
+    run.spool.state.write_bytes(b"")
+    assert JobRun.load(run.run, run.spool).state == State()
