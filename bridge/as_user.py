@@ -154,11 +154,17 @@ def start(
     The caller ends the child once `timeout_s` seconds have passed (`Child.deadline`).
     `ends_with_parent` kills the child when this process dies; not for one that must bring
     what it began to an end. A child that becomes a user survives then, as the kernel
-    forgets the wish with the privileges.
+    forgets the wish with the privileges. Raises OSError when the machine has no room for
+    another process.
     """
     ours, theirs = os.pipe()
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        raise
     if pid == 0:
         _run_child(function, theirs, parent if ends_with_parent else None)
     os.close(theirs)

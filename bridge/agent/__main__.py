@@ -49,6 +49,7 @@ class _Agent:
 
         self._settings = settings
         self._node = node
+        self._forge = smithy
         self._log = log.start(settings.logging, f"agent-{node}", node=node)
         self._slurm = SlurmControl(settings.slurm)
         self._sandboxes = Sandboxes(settings, node, self._slurm, self._log, self._finished)
@@ -64,7 +65,7 @@ class _Agent:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        from bridge.notify import notify, watchdog_interval_s
+        from bridge.notify import watchdog_interval_s
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
@@ -74,13 +75,13 @@ class _Agent:
         self._server.start()
         threading.Thread(target=self._reconcile_for_ever, name="reconcile", daemon=True).start()
         self._log.info("agent_started", pid=os.getpid(), address=str(self._server.address))
-        notify("READY=1")
+        self._forge.notify("READY=1")
         beat_s = watchdog_interval_s() or _DEFAULT_BEAT_S
         while not self._stop.wait(beat_s):
             if not self._is_sound():
                 return 1
-            notify("WATCHDOG=1")
-        notify("STOPPING=1")
+            self._forge.notify("WATCHDOG=1")
+        self._forge.notify("STOPPING=1")
         self._server.close()
         self._log.info("agent_stopped")
         return 0

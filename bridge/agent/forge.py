@@ -24,9 +24,11 @@ import threading
 from collections.abc import Callable
 
 from bridge import kernel, wire
+from bridge.notify import notify
 
 Task = Callable[[wire.Message, list[int]], None]
 
+_NOTIFY = "notify"
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -41,6 +43,10 @@ class Forge:
         """Have a child handle `message`; raises OSError when the forge is dead."""
         with self._lock:
             wire.send(self._channel, message, descriptors)
+
+    def notify(self, state: str) -> None:
+        """Have the forge, systemd's main process, pass `state` on (bridge.notify)."""
+        self.send(wire.Message(_NOTIFY, [("state", state.encode())]), [])
 
 
 def start(tasks: dict[str, Task]) -> Forge:
@@ -87,6 +93,8 @@ class _Serving:
                 message, descriptors = wire.receive(self._channel)
                 if message is None:
                     poll.unregister(self._channel)  # the agent is ending
+                elif message.kind == _NOTIFY:
+                    notify(message.text("state"))
                 else:
                     self._fork(message, descriptors)
 
