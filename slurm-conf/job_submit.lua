@@ -16,7 +16,8 @@
 -- it changes. A site with a job_submit.lua of its own adds to it
 --     dofile("/opt/sbridge/share/slurm-conf/job_submit.lua")
 --     local sbridge_job_submit, sbridge_job_modify = slurm_job_submit, slurm_job_modify
--- and calls the two from its own functions. Lua 5.1 to 5.4.
+-- and calls the two from its own functions. (slurmctld then looks at the site's file alone: touch
+-- that one after an upgrade.) Works with Lua 5.1 to 5.4.
 
 -- scripts/install sets these two.
 local SBRIDGE_RUN = "/opt/sbridge/bin/sbridge-run"
@@ -101,7 +102,9 @@ end
 local RUNTIMES = { "kubernetes", "podman", "apptainer", "host" }
 
 local function image_fault(value)
-	if not value:find("^%w[%w._/:@-]*$") then
+	local is_image = value:find("^%w[%w._/:@-]*$")
+		and not (value:find("//", 1, true) or value:find("[/:@]$") or value:find("[:@][:@/]"))
+	if not is_image then
 		return "is not an image reference; write it without quotes or blanks, like registry:port/name:tag"
 	end
 end
@@ -151,12 +154,17 @@ local function name_fault(name)
 		.. "Known are " .. table.concat(NAMES, ", ")
 end
 
--- Read one line "#K8S_NAME=value" into `request`; return what is wrong with it, or nil.
-local function read_directive(line, request)
+-- Read one line "#K8S_NAME=value" into `request`; return what is wrong with it, or nil. `lines` knows
+-- where each name stood first.
+local function read_directive(line, number, request, lines)
 	local name, rest = line:match("^#(K8S_[^=%s]*)(.*)$")
 	if not DIRECTIVES[name] then
 		return name_fault(name)
 	end
+	if lines[name] then
+		return name .. " stands in line " .. lines[name] .. " already; keep one of the two"
+	end
+	lines[name] = number
 	if rest:sub(1, 1) ~= "=" then
 		return name .. ' must be followed by "=" and its value at once, like ' .. name .. "=<value>"
 	end
@@ -165,29 +173,30 @@ local function read_directive(line, request)
 	if fault then
 		return name .. "=" .. shown(value) .. " " .. fault
 	end
-	local key = DIRECTIVES[name].key
-	if request[key] then
-		return name .. " stands here a second time; keep one of the two lines"
-	end
-	request[key] = value
+	request[DIRECTIVES[name].key] = value
+end
+
+local function count_lines(text)
+	local _, count = text:gsub("\n", "")
+	return count
 end
 
 -- Read the #K8S_ lines of the script's header: the lines from the top that are blank or begin
 -- with #, as sbatch reads its own. Costs two searches and the directives, however long the rest is.
 local function read_header(script)
-	local request, findings = {}, {}
+	local request, lines, findings = {}, {}, {}
 	local header_end = script:find("\n[ \t\r\f\v]*[^%s#]") or #script + 1
-	local position = 1
+	local position, number = 1, 1
 	while #findings < MAX_FINDINGS do
 		local first = script:find("\n#K8S_", position, true)
 		if not first or first >= header_end then
 			break
 		end
 		local last = (script:find("\n", first + 1, true) or #script + 1) - 1
-		local fault = read_directive(script:sub(first + 1, last), request)
+		number = number + count_lines(script:sub(position, first))
+		local fault = read_directive(script:sub(first + 1, last), number, request, lines)
 		if fault then
-			local _, lines_before = script:sub(1, first):gsub("\n", "")
-			findings[#findings + 1] = "line " .. lines_before + 1 .. ": " .. fault
+			findings[#findings + 1] = "line " .. number .. ": " .. fault
 		end
 		position = last + 1
 	end

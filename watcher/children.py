@@ -37,9 +37,16 @@ class Children:
 
     def begin(
         self, work: Callable[[], Any], done: Done, *, timeout_s: float, ends_with_parent: bool
-    ) -> Child:
-        """Fork a child that does `work`; `done` gets its result or the error in its place."""
-        child = as_user.start(work, timeout_s=timeout_s, ends_with_parent=ends_with_parent)
+    ) -> Child | None:
+        """Fork a child that does `work`; `done` gets its result or the error in its place.
+
+        Returns None, and has told `done`, when the machine had no room for a child.
+        """
+        try:
+            child = as_user.start(work, timeout_s=timeout_s, ends_with_parent=ends_with_parent)
+        except OSError as error:
+            done(None, ChildLost(f"could not be started: {as_user.describe(error)}"))
+            return None
         self._under_way[child] = done
         self._selector.register(child, selectors.EVENT_READ, lambda: self._receive(child))
         return child

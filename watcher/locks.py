@@ -6,6 +6,8 @@
                              sees whether they still run
 """
 
+import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -47,7 +49,8 @@ class StateFolder:
     def lock(self, tag: str) -> int | None:
         """Return a descriptor that holds the tag's lock, None while a process has it.
 
-        The lock ends with the last process that inherited the descriptor.
+        The lock ends with the last process that inherited the descriptor. Raises OSError
+        when the folder cannot be used.
         """
         descriptor = os.open(self._locks / tag, _FLAGS, 0o600)
         try:
@@ -58,24 +61,30 @@ class StateFolder:
         return descriptor
 
     def is_free(self, tag: str) -> bool:
-        """Whether no process works on the submission."""
-        if not (self._locks / tag).exists():
-            return True
-        descriptor = self.lock(tag)
-        if descriptor is None:
+        """Whether certainly no process works on the submission."""
+        try:
+            descriptor = os.open(self._locks / tag, _FLAGS & ~os.O_CREAT)
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
         return True
 
     def forget(self, tag: str) -> None:
-        """Remove the lock of a submission that is over."""
-        (self._locks / tag).unlink(missing_ok=True)
+        """Remove the lock of a submission that is over; one that stays does no harm."""
+        with contextlib.suppress(OSError):
+            (self._locks / tag).unlink()
 
     def sweep(self, tags_in_use: set[str]) -> None:
         """Remove the locks of submissions that are over, left by a watcher that was killed."""
-        for path in self._locks.iterdir():
-            if path.name not in tags_in_use and self.is_free(path.name):
-                self.forget(path.name)
+        with contextlib.suppress(OSError):
+            for tag in os.listdir(self._locks):
+                if tag not in tags_in_use and self.is_free(tag):
+                    self.forget(tag)
 
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

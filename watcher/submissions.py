@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bridge import as_user
 from bridge.config import Config
-from bridge.errors import SbridgeError
+from bridge.errors import SbridgeError, TemporaryError
 from bridge.slurm.lookup import FoundJob
 from watcher import names
 from watcher.board import Board, Claim, Drop, Phase
@@ -110,7 +111,6 @@ class Submissions:
         claim.is_under_way = True
         self.under_way += 1
         self._submitting += submits
-        lock = self._state.lock(claim.tag)
 
         def ended(value: Any, trouble: SbridgeError | None) -> None:
             claim.is_under_way = False
@@ -118,6 +118,11 @@ class Submissions:
             self._submitting -= submits
             done(Outcome(**value) if value else None, trouble)
 
+        try:
+            lock = self._state.lock(claim.tag)
+        except OSError as error:
+            ended(None, TemporaryError(f"watcher.state_dir: {as_user.describe(error)}"))
+            return
         settings = self._config.watcher
         self._children.begin(
             lambda: work(Errand(self._config, lock)).as_json(),

@@ -48,6 +48,7 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "database_socket": str(cluster.database_socket),
         "cgroup_plugin": _cgroup_plugin(),
         "proctrack": cluster.settings.proctrack,
+        "communication": _communication(),
         "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
         "runtime": runtime,
         "allowed_runtimes": json.dumps(allowed),
@@ -59,10 +60,24 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
 
 def _node_line(cluster: Cluster, node: str) -> str:
     return (
-        f"NodeName={node} NodeHostname={socket.gethostname().partition('.')[0]}"
+        f"NodeName={node} NodeHostname=localhost"
         f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
         f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_PER_NODE_MIB}"
     )
+
+
+def _communication() -> str:
+    """Have every daemon and srun listen on the loopback only, where this machine lets them.
+
+    slurmctld is told that its host is localhost (NoCtldInAddrAny), and so is slurmd
+    (NoInAddrAny); but that one also has srun listen where the machine's own name leads, and
+    answers come to ADDRESS.
+    """
+    try:
+        is_local = socket.gethostbyname(socket.gethostname()) == ADDRESS
+    except OSError:
+        is_local = False
+    return "NoCtldInAddrAny,NoInAddrAny" if is_local else "NoCtldInAddrAny"
 
 
 def _cgroup_plugin() -> str:

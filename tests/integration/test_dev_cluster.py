@@ -21,7 +21,7 @@ trap '' TERM INT HUP USR1 USR2
 setsid sleep {seconds} &
 (setsid sh -c 'trap "" TERM; sleep {seconds}; :' &)
 env -i setsid sleep {seconds} &
-touch started.{seconds}
+touch started
 while :; do sleep 1; done
 """
 
@@ -39,6 +39,15 @@ def mended(own):
     """Bring the second cluster back to what it was."""
     yield own
     own.up(nodes=1, runtime="host", proctrack="cgroup")
+
+
+@pytest.fixture
+def folder(own):
+    """A folder of alice's for what her jobs write."""
+    path = Path(tempfile.mkdtemp(prefix="test-", dir=own.home("alice")))
+    own.give(path, user="alice", mode=0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)  # gone already with a user that `down` removed
 
 
 def kernel_leftovers(cluster, nodes: list[str]) -> list[str]:
@@ -96,29 +105,27 @@ def test_up_brings_back_the_one_daemon_that_died(mended, daemon):
     assert mended.dev_cluster("status").returncode == 0
 
 
-def test_two_clusters_run_side_by_side(cluster, own):
+def test_two_clusters_run_side_by_side(cluster, own, folder):
     assert set(cluster.nodes).isdisjoint(own.nodes)
     for one in (cluster, own):
-        job = one.sbatch("alice", "#!/bin/sh\nscontrol show config | grep SLURM_CONF\n")
-        one.wait_job(job, "COMPLETED")
-        assert (
-            str(one.state) in Path("~alice").expanduser().joinpath(f"slurm-{job}.out").read_text()
-        )
+        script = "#!/bin/sh\nscontrol show config | grep SLURM_CONF >config\n"
+        one.wait_job(one.sbatch("alice", script, "-D", str(folder)), "COMPLETED")
+        assert str(one.state) in (folder / "config").read_text()
 
 
-def test_a_machine_whose_name_leads_nowhere_will_do(mended):
+def test_a_machine_whose_name_leads_nowhere_will_do(mended, folder):
     """Debian maps its name to 127.0.1.1, others to nothing: the cluster must not rely on it."""
     argv = ["unshare", "--uts", "sh", "-c", 'hostname leads-nowhere; exec "$@"', "sh"]
     environment = {"SBRIDGE_DEV_STATE": str(mended.state)}
     checked(run([*argv, str(mended.script), "up"], environment=environment))
-    job = mended.sbatch("alice", "#!/bin/sh\nsrun hostname > host\n")
+    job = mended.sbatch("alice", "#!/bin/sh\nsrun hostname >host\n", "-D", str(folder))
     mended.wait_job(job, "COMPLETED")
-    assert (mended.home("alice") / "host").read_text() == "leads-nowhere\n"
+    assert (folder / "host").read_text() == "leads-nowhere\n"
 
 
-def test_what_a_node_limits_is_limited(own):
+def test_what_a_node_limits_is_limited(own, folder):
     wanted = "python3 -c 'b\"x\" * (300 << 20)'"
-    job = own.sbatch("alice", f"#!/bin/sh\n{wanted}\n", "--mem=100")
+    job = own.sbatch("alice", f"#!/bin/sh\n{wanted}\n", "--mem=100", "-D", str(folder))
     own.wait_job(job, "OUT_OF_MEMORY")
 
 
@@ -245,14 +252,12 @@ def test_status_names_every_daemon_and_socket(own):
 @pytest.mark.parametrize(
     "died", [[], ["slurmctld"], ["slurmctld", "slurmd-{node}", "agent-{node}"]]
 )
-def test_down_leaves_nothing_behind(mended, proctrack, died):
+def test_down_leaves_nothing_behind(mended, folder, proctrack, died):
     mended.up(nodes=1, proctrack=proctrack)
     nodes = mended.nodes
     seconds = f"{10_000 + os.getpid()}.{len(died)}{proctrack == 'cgroup':d}"
-    mark = Path("~alice").expanduser() / f"started.{seconds}"
-    job = mended.sbatch("alice", STUBBORN.format(seconds=seconds))
-    mended.wait_job(job, "RUNNING")
-    mended.wait_for(mark.exists)
+    mended.sbatch("alice", STUBBORN.format(seconds=seconds), "-D", str(folder))
+    mended.wait_for((folder / "started").exists)
     for daemon in died:
         mended.kill(daemon.format(node=nodes[0]))
     ran = mended.dev_cluster("down")
@@ -262,6 +267,26 @@ def test_down_leaves_nothing_behind(mended, proctrack, died):
     assert kernel_leftovers(mended, nodes) == []
     mended.up()
     assert mended.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
+@pytest.mark.parametrize("died", [[], ["slurmctld", "slurmd-{node}", "agent-{node}"]])
+def test_down_ends_a_sandboxed_job_wholly(mended, folder, proctrack, died):
+    mended.up(nodes=1, runtime="podman", proctrack=proctrack)
+    nodes = mended.nodes
+    seconds = f"{20_000 + os.getpid()}.{len(died)}{proctrack == 'cgroup':d}"
+    image = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
+    script = STUBBORN.format(seconds=seconds).replace("\n", "\n" + image, 1)
+    mended.sbatch("alice", script.replace("setsid ", ""), "--mem=200", "-D", str(folder))
+    mended.wait_for((folder / "started").exists)
+    assert mended.sandboxes() != []
+    for daemon in died:
+        mended.kill(daemon.format(node=nodes[0]))
+    ran = mended.dev_cluster("down")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert mended.processes(f"sleep\0{seconds}") == []
+    assert kernel_leftovers(mended, nodes) == []
 
 
 def test_down_removes_sandboxes_that_nobody_owns(new_cluster):

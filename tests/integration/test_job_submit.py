@@ -1,6 +1,7 @@
 """job_submit.lua in a real slurmctld. The jobs are held: it is what was accepted that counts."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -366,7 +367,7 @@ def test_other_changes_leave_the_comment_alone(cluster, submit):
 
 @pytest.fixture
 def change_lua(cluster) -> Iterator[Callable[[str, str], None]]:
-    """Replace a piece of the installed job_submit.lua; the original is back after the test."""
+    """Replace a piece ("": the whole) of the installed job_submit.lua, for one test."""
     path: Path = cluster.prefix / "share/slurm-conf/job_submit.lua"
     original = path.read_text()
 
@@ -379,7 +380,7 @@ def change_lua(cluster) -> Iterator[Callable[[str, str], None]]:
 
     def change(old: str, new: str) -> None:
         assert old in original
-        put(original.replace(old, new))
+        put(original.replace(old, new) if old else new)
 
     yield change
     put(original)
@@ -416,3 +417,30 @@ def test_a_script_that_does_not_even_load_leaves_the_last_good_one_in_force(
     job = submit(SANDBOXED)
     assert request_of(cluster, job) == SandboxRequest(image="alpine")
     assert cluster.batch_script(submit("#!/bin/sh\n:\n")) == "#!/bin/sh\n:\n"
+
+
+def test_a_site_may_call_it_from_a_job_submit_lua_of_its_own(cluster, submit, change_lua, tmp_path):
+    shipped = tmp_path / "shipped.lua"
+    shutil.copy(cluster.prefix / "share/slurm-conf/job_submit.lua", shipped)
+    for path in (shipped, *shipped.parents):
+        path.chmod(path.stat().st_mode | 0o055)
+    change_lua(
+        "",
+        f"""
+        dofile("{shipped}")
+        local sbridge_job_submit, sbridge_job_modify = slurm_job_submit, slurm_job_modify
+        function slurm_job_submit(job_desc, part_list, submit_uid)
+            job_desc.admin_comment = "seen by the site"
+            return sbridge_job_submit(job_desc, part_list, submit_uid)
+        end
+        function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
+            return sbridge_job_modify(job_desc, job_rec, part_list, modify_uid)
+        end
+        return slurm.SUCCESS
+        """,
+    )
+    job = submit(SANDBOXED)
+    assert request_of(cluster, job) == SandboxRequest(image="alpine")
+    assert cluster.job_field(job, "AdminComment") == "seen by the site"
+    cluster.as_user("alice", ["scontrol", "update", f"job={job}", "comment=new"])
+    assert cluster.job_field(job, "Comment") == "new sbridge1?image=alpine"

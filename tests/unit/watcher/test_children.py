@@ -83,3 +83,17 @@ def test_a_child_that_cannot_be_ended_counts_as_stuck(children, selector, told, 
     children.end_all()
     loop_until(selector, lambda: not children.holds(child))
     assert children.stuck == 0
+
+
+def test_a_machine_without_room_for_a_child_is_told_as_a_lost_child(
+    children, told, monkeypatch, selector
+):
+    def full():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.fork", full)
+    assert begin(children, told, lambda: 42) is None
+    ((result, trouble),) = told
+    assert (result, type(trouble)) == (None, ChildLost)
+    assert "could not be started: Resource temporarily unavailable" in str(trouble)
+    assert not selector.get_map()
