@@ -61,7 +61,7 @@ class Messages:
     languages: tuple[str, ...] = setting(
         ("en", "ko"),
         "Languages of error files and summaries, in the order in which they are written.\n"
-        "The first one is used where there is room for one only (a job's stderr).",
+        "What the agent says on a job's stderr is in English.",
         choices=("en", "ko"),
         least=1,
     )
@@ -246,7 +246,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Logging:
-    """Where the daemons and hooks log."""
+    """Where the daemons log."""
 
     dir: Path = setting(
         Path("/var/log/sbridge"),

@@ -61,9 +61,8 @@ class Step:
 
     def run(self) -> int:
         """Go through the states; returns the exit code, or does not return."""
-        deadline = time.monotonic() + AGENT_TIMEOUT_S
         while True:
-            connection = self._connect(deadline)
+            connection = self._connect(time.monotonic() + AGENT_TIMEOUT_S)
             if connection is None:
                 where = os.fsdecode(self._address)
                 return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
@@ -132,7 +131,8 @@ class Step:
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
         argv = answer.every("arg") + self._argv
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
+            signal.signal(number, signal.SIG_DFL)
         try:
             os.execve(argv[0], argv, self._environment)
         except OSError as error:

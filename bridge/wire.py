@@ -9,7 +9,8 @@ descriptors travel (SCM_RIGHTS) with the length.
 import _socket  # what `socket` wraps: that takes ten milliseconds to import, most of a hook's time
 import array
 
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+# What a step may send: Linux allows arguments and environment of 6 MiB, and few open files.
+MAX_MESSAGE_BYTES = 7 * 1024 * 1024
 MAX_DESCRIPTORS = 64
 
 Fields = list[tuple[str, bytes]]
@@ -58,7 +59,11 @@ def send(
         connection.sendall(header + payload)
 
 
-def receive(connection: _socket.socket) -> tuple[Message | None, list[int]]:
+def receive(
+    connection: _socket.socket,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_descriptors: int = MAX_DESCRIPTORS,
+) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
 
     Returns (None, []) when the peer closed the connection between two messages. Raises
@@ -67,11 +72,11 @@ def receive(connection: _socket.socket) -> tuple[Message | None, list[int]]:
     """
     descriptors: list[int] = []
     try:
-        header = _receive_header(connection, descriptors)
+        header = _receive_header(connection, descriptors, max_descriptors)
         if not header:
             return None, []
         length = int.from_bytes(header, "big")
-        if length > MAX_MESSAGE_BYTES:
+        if length > max_bytes:
             raise WireError(f"a message of {length} bytes is over the limit")
         payload = _receive_exactly(connection, length)
         return _parse(payload), descriptors
@@ -86,9 +91,9 @@ def close_all(descriptors: list[int]) -> None:
         _socket.close(descriptors.pop())
 
 
-def _receive_header(connection: _socket.socket, descriptors: list[int]) -> bytes:
+def _receive_header(connection: _socket.socket, descriptors: list[int], most: int) -> bytes:
     header = b""
-    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    space = _socket.CMSG_SPACE(most * array.array("i").itemsize)
     while len(header) < 4:
         chunk, ancillary, flags, _ = connection.recvmsg(
             4 - len(header), space, _socket.MSG_CMSG_CLOEXEC

@@ -124,7 +124,7 @@ def _unknown(word: Word, given: str) -> Finding:
     close = difflib.get_close_matches(given[:40].lower(), list(_LONG), 1, 0.7)
     if close:
         return warning("unknown_option_like", word.line, option=option, suggestion=f"--{close[0]}")
-    return warning("unknown_option", word.line, option=shown)
+    return warning("unknown_option", word.line, option=option)
 
 
 def _short(word: Word, rest: deque[Word], findings: list[Finding]) -> tuple[str, str]:

@@ -104,7 +104,11 @@ class _Agent:
         from bridge.agent.reconcile import reconcile
 
         while True:
-            could_ask = reconcile(self._sandboxes, self._slurm, self._node, self._log)
+            could_ask = False
+            try:
+                could_ask = reconcile(self._sandboxes, self._slurm, self._node, self._log)
+            except Exception as error:  # noqa: BLE001 - a bug; the next round may do better
+                self._log.error("reconcile_crashed", exc_info=error)
             time.sleep(self._settings.agent.reconcile_interval_s if could_ask else _RETRY_S)
 
 

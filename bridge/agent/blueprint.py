@@ -7,6 +7,7 @@ import fnmatch
 import grp
 import os
 import pwd
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,17 @@ from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 from bridge.slurm.jobs import NodeShare, expand_hostlist
 
+# As Docker's reference grammar; and no name that containers/image takes for a way to local files.
+_NAME = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?{_NAME}(?:/{_NAME})*"
+    r"(?::[A-Za-z0-9_][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+_TRANSPORTS = frozenset(
+    "atomic containers-storage dir docker docker-archive docker-daemon oci oci-archive ostree sif "
+    "tarball".split()
+)
 _INSIDE = str(Path(INIT_PATH).parent)
 
 
@@ -51,6 +63,8 @@ def specification(
     `script_dir` is where slurmd spools the job's script, None when that is unknown.
     """
     image = job.request.asked.image
+    if not _REFERENCE.fullmatch(image) or image.partition(":")[0] in _TRANSPORTS:
+        raise UserError(f"{image} is no image reference; write registry:port/name:tag")
     if not any(fnmatch.fnmatchcase(image, pattern) for pattern in config.sandbox.allowed_images):
         allowed = ", ".join(config.sandbox.allowed_images)
         raise UserError(f"image {image} is not allowed here; allowed are: {allowed}")
@@ -116,15 +130,15 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     """Make the run's folders: the user's own `out/`, and what the sandbox shows him of himself."""
     paths = job.spool
-    for folder in (paths.share, paths.script_dir):
-        folder.mkdir(mode=0o755, exist_ok=True)
-        folder.chmod(0o755)
+    for folder, mode in ((paths.share, 0o755), (paths.script_dir, 0o711)):
+        folder.mkdir(mode=mode, exist_ok=True)
+        folder.chmod(mode)
     for folder in (paths.out, paths.outputs):
         folder.mkdir(mode=0o700, exist_ok=True)
         os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
     groups = groups_of(job.request.uid, job.request.gid)
     for name, text in (("passwd", _passwd(job.request.uid)), ("group", _group(groups))):
-        content = text.encode()
+        content = os.fsencode(text)  # NSS knows names that are not UTF-8
         write_atomically(paths.share / name, content, mode=0o644, survives_power_loss=False)
     if job.request.batch_host != node:
         return

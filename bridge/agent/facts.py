@@ -9,11 +9,16 @@ import time
 from typing import Any
 
 from bridge.agent.job import JobRun
-from bridge.errors import TemporaryError
+from bridge.errors import PermanentError, TemporaryError
 from bridge.slurm.jobs import Job, SlurmControl, kib, seconds
 
 _COMPLETING_S = 30.0
 _STEP_S = 0.1
+_REQUEUED = {
+    "JobState": "REQUEUED",
+    "Reason": "the job was requeued; its next run's results get a folder of their own",
+    "StartTime": "",
+}
 
 
 def identity(job: JobRun) -> dict[str, Any]:
@@ -26,6 +31,8 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     told = _when_over(job, slurm)
     fields = dict(told.fields) if told else _from_accounting(job, slurm)
     variables = {**job.request.variables, **job.state.finish}
+    if told is not None and _runs_again(job, told):
+        fields = {**fields, **_REQUEUED, "EndTime": ""}
     exit_code, exit_signal = _ending(variables, fields)
     started, ended = _epoch(fields.get("StartTime", "")), _epoch(fields.get("EndTime", ""))
     return {
@@ -68,6 +75,13 @@ def _usage(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     return {"max_rss_kib": rss_kib or None, "cpu_s": seconds(record.get("TotalCPU", ""))}
 
 
+def _runs_again(job: JobRun, told: Job) -> bool:
+    """Whether Slurm speaks of a later run of the job already."""
+    restarts = told.fields.get("Restarts", "0")
+    is_later = restarts.isdigit() and int(restarts) > job.run.restart
+    return is_later or not (told.is_over or told.state == "COMPLETING")
+
+
 def _when_over(job: JobRun, slurm: SlurmControl) -> Job | None:
     """Return the job once its nodes are free: until then Slurm hides how it ended."""
     deadline = time.monotonic() + _COMPLETING_S
@@ -100,6 +114,8 @@ def _from_accounting(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
 
 def _ending(variables: dict[str, str], fields: dict[str, str]) -> tuple[int | None, int | None]:
     """Return exit code and signal, from the Epilog's wait status or Slurm's "code:signal"."""
+    if fields.get("Reason") == "JobLaunchFailure":
+        return None, None  # Slurm's own 0:53 is no signal of the script's
     status = variables.get("SLURM_JOB_EXIT_CODE", "")
     if status.isdigit():
         value = int(status)
@@ -126,8 +142,8 @@ def _reason(job: JobRun, fields: dict[str, str]) -> str:
 def _asked(job: JobRun, name: str) -> str:
     try:
         return str(getattr(job.request.asked, name))
-    except ValueError:
-        return ""
+    except PermanentError:
+        return ""  # the request cannot be read
 
 
 def _warnings(job: JobRun) -> list[str]:

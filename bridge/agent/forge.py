@@ -29,6 +29,9 @@ from bridge.notify import notify
 Task = Callable[[wire.Message, list[int]], None]
 
 _NOTIFY = "notify"
+# More than a step may send to the agent, which adds its own to it.
+_MAX_BYTES = wire.MAX_MESSAGE_BYTES + 1024 * 1024
+_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 16
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -89,14 +92,24 @@ class _Serving:
                 code = self._collect_dead()
                 if code is not None:
                     return code
-            if self._channel.fileno() in ready:
-                message, descriptors = wire.receive(self._channel)
-                if message is None:
-                    poll.unregister(self._channel)  # the agent is ending
-                elif message.kind == _NOTIFY:
-                    notify(message.text("state"))
-                else:
-                    self._fork(message, descriptors)
+            if self._channel.fileno() in ready and not self._serve():
+                poll.unregister(self._channel)  # the agent is ending
+
+    def _serve(self) -> bool:
+        """Handle the agent's next message; False when there will be none."""
+        message, descriptors = wire.receive(self._channel, _MAX_BYTES, _MAX_DESCRIPTORS)
+        if message is None:
+            return False
+        if message.kind == _NOTIFY:
+            notify(message.text("state"))
+            return True
+        try:
+            self._fork(message, descriptors)
+        except OSError as error:  # no process is to be had: this task is lost, not the forge
+            sys.stderr.write(f"sbridge-agent: cannot fork for {message.kind}: {error}\n")
+        finally:
+            wire.close_all(descriptors)
+        return True
 
     def _pass_on(self, numbers: bytes) -> None:
         for number in numbers:
@@ -120,7 +133,6 @@ class _Serving:
     def _fork(self, message: wire.Message, descriptors: list[int]) -> None:
         if os.fork() == 0:
             _handle(self._channel, self._tasks[message.kind], message, descriptors)
-        wire.close_all(descriptors)
 
 
 def _report_signals() -> int:

@@ -103,17 +103,24 @@ class _Keeper:
         wakeup = _catch_signals()
         trouble, trouble_writer = os.pipe2(os.O_CLOEXEC)
         permission, permit = os.pipe2(os.O_CLOEXEC)
-        self._child = _Child(self._entry, namespaces, trouble_writer, permission, permit).start()
-        for descriptor in (trouble_writer, permission, *(d for d, _ in namespaces)):
+        ready, ready_writer = os.pipe2(os.O_CLOEXEC)
+        child = _Child(self._entry, namespaces, trouble_writer, permission, permit, ready_writer)
+        self._child = child.start()
+        for descriptor in (trouble_writer, permission, ready_writer, *(d for d, _ in namespaces)):
             os.close(descriptor)
         for _, descriptor in self._entry.step:
             os.close(descriptor)
         wire.send(self._connection, wire.Message("entered"))
         self._inherit()
         go, _ = wire.receive(self._connection)
-        if go is not None and go.kind == "go":
-            os.write(permit, b"!")
+        if go is None or go.kind != "go" or not os.read(ready, 1):
+            return
+        os.write(permit, b"!")
+        try:
             self._hold(wakeup, trouble)
+        except BaseException:
+            self._kill_everything(signal.SIGKILL)  # no script without its keeper
+            raise
 
     def _check_init(self) -> None:
         if kernel.start_ticks(self._entry.init) != int(self._entry.message.first("init_start")):
@@ -182,9 +189,12 @@ class _Keeper:
     def _warn_summary(self, line: bytes) -> None:
         path = self._entry.message.text("warnings")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        os.write(descriptor, line + b"\n")
-        os.close(descriptor)
+        try:
+            descriptor = os.open(path, flags, 0o600)
+            os.write(descriptor, line + b"\n")
+            os.close(descriptor)
+        except OSError:
+            pass  # the disk is full: stderr has it all the same
 
     def _has_ended(self, wakeup: int) -> bool:
         """Report the child's end, if it is that which woke us."""
@@ -294,12 +304,14 @@ class _Child:
         trouble: int,
         permission: int,
         permit: int,
+        ready: int,
     ) -> None:
         self._message = entry.message
         self._namespaces = namespaces
         self._trouble = trouble
         self._permission = permission
         self._permit = permit
+        self._ready = ready
         self._step = entry.step
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
@@ -343,6 +355,7 @@ class _Child:
         for number in signal.valid_signals() - _UNCATCHABLE:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
+        os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()
         sys.path.clear()
         self._place_descriptors()

@@ -10,21 +10,20 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bridge import kernel, wire
+from bridge import command, kernel, wire
 from bridge.agent import blueprint
 from bridge.agent.facts import collect, identity
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
-from bridge.errors import TemporaryError
+from bridge.errors import CommandError, TemporaryError
 from bridge.results import mirror, publish
 from bridge.slurm.jobs import SlurmControl
 
@@ -32,6 +31,7 @@ _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "mirror": mirror.main,
     "publish": publish.main,
 }
+_REMOVE_TIMEOUT_S = 3600.0
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
 
@@ -75,7 +75,12 @@ class Publisher:
         self._slurm = slurm
         self._forge = forge
         self._log = log
-        self._places = threading.BoundedSemaphore(config.results.parallel_publications)
+        places = config.results.parallel_publications
+        self._places = threading.BoundedSemaphore(places)
+        # A pass has its user's uid, so he can stop it: half of the places stay for the others.
+        self._places_of_one = max(1, places // 2)
+        self._users: dict[int, threading.BoundedSemaphore] = {}
+        self._users_lock = threading.Lock()
         self._mirrored: dict[str, tuple[int, int]] = {}
         self._under_way: set[str] = set()
 
@@ -91,10 +96,16 @@ class Publisher:
 
     def _mirror_for_ever(self) -> None:
         while True:
-            for job in self._sandboxes.all():
-                if job.request.is_nas_job and self._is_ours(job) and job.state.name != "finished":
-                    self._begin_mirror(job)
+            try:
+                self._mirror_all()
+            except Exception as error:  # noqa: BLE001 - a bug; the next round may do better
+                self._log.error("mirror_crashed", exc_info=error)
             time.sleep(self._config.results.mirror_interval_s)
+
+    def _mirror_all(self) -> None:
+        for job in self._sandboxes.all():
+            if job.request.is_nas_job and self._is_ours(job) and job.state.name != "finished":
+                self._begin_mirror(job)
 
     def _begin_mirror(self, job: JobRun) -> None:
         """Mirror what is new, in a thread: a NAS that hangs must hold up one run only."""
@@ -121,6 +132,10 @@ class Publisher:
 
     def _publish(self, job: JobRun) -> None:
         started = time.monotonic()
+        if not self._is_ours(job) and _has_outputs(job):
+            # Only the batch host publishes yet: what another node has must not be lost.
+            self._log.warning("outputs_kept", run=str(job.run), folder=str(job.spool.outputs))
+            return
         if self._is_ours(job):
             outcome = self._publish_until_done(job)
             self._log.log(
@@ -140,6 +155,9 @@ class Publisher:
                 result = self._pass(job, "publish", self._final_plan(job))
             except TemporaryError as error:
                 result = {"ok": False, "retry": True, "reason": str(error)}
+            except Exception as error:  # noqa: BLE001 - a bug; the results wait for its mending
+                self._log.error("publication_crashed", run=str(job.run), exc_info=error)
+                result = {"ok": False, "retry": True, "reason": f"unexpected: {error!r}"}
             self._remember_folder(job, result)
             if result.get("ok"):
                 return "published"
@@ -183,7 +201,7 @@ class Publisher:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(job.spool.root / "publish.lock", flags, 0o600)
         ours, theirs = socket.socketpair()
-        with self._places, ours:
+        with self._place_of(uid), self._places, ours:
             try:
                 with theirs:
                     self._forge.send(wire.Message("publish", fields), [theirs.fileno(), lock])
@@ -197,6 +215,10 @@ class Publisher:
         result: dict[str, Any] = json.loads(answer.first("result"))
         return result
 
+    def _place_of(self, uid: int) -> threading.BoundedSemaphore:
+        with self._users_lock:
+            return self._users.setdefault(uid, threading.BoundedSemaphore(self._places_of_one))
+
     def _clear(self, job: JobRun) -> None:
         """Remove the run's folder; its link only while no later run owns it."""
         keep_s = self._config.results.keep_local_h * 3600
@@ -208,9 +230,21 @@ class Publisher:
                 link.unlink()
         except OSError:
             pass  # no link, or no longer ours
-        shutil.rmtree(job.spool.root, ignore_errors=True)
+        try:
+            # rm(1) takes trees of any depth and follows no link.
+            remove = ["rm", "-rf", "--one-file-system", "--", str(job.spool.root)]
+            command.run(remove, timeout_s=_REMOVE_TIMEOUT_S)
+        except CommandError as error:
+            self._log.error("spool_folder_stays", run=str(job.run), reason=str(error))
         self._mirrored.pop(str(job.run), None)
         self._sandboxes.forget(job)
+
+
+def _has_outputs(job: JobRun) -> bool:
+    try:
+        return any(job.spool.outputs.iterdir())
+    except OSError:
+        return False
 
 
 def _size(path: Any) -> int:

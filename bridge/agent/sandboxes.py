@@ -93,13 +93,15 @@ class Sandboxes:
             self._log.info("job_accepted", run=str(job.run), user=variables.get("SLURM_JOB_USER"))
             self._in_thread(job)
 
-    def recall(self, job_id: int) -> JobRun | None:
-        """Prepare a job that runs here and whose Prolog never spoke, if it wants a sandbox.
+    def recall(self, job_id: int, uid: int) -> JobRun | None:
+        """Prepare a job of `uid` that runs here and whose Prolog never spoke, if it asks for it.
 
         Raises `TemporaryError` when Slurm could not be asked.
         """
         variables = self._slurm.prolog_variables(job_id, self._node)
-        if variables is None or not find(variables["SLURM_JOB_COMMENT"]):
+        if variables is None or variables["SLURM_JOB_UID"] != str(uid):
+            return None
+        if not find(variables["SLURM_JOB_EXTRA"], variables["SLURM_JOB_COMMENT"]):
             return None
         self._log.info("job_recalled", job_id=job_id)
         self.prepare(variables)
@@ -111,14 +113,16 @@ class Sandboxes:
             if known is not None:
                 return known, False
             job = JobRun(request, self.spool.job(request.run), State(accepted_at=time.time()))
-            try:
+            self._jobs[request.run] = job
+        try:
+            with job.lifecycle:  # and not the lock of all: user databases may be slow
                 job.spool.root.mkdir(mode=0o711, exist_ok=True)
                 job.spool.root.chmod(0o711)
                 blueprint.furnish_job(job, self.spool, self._node)
                 job.save_request()
-            except OSError as error:
-                raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
-            self._jobs[request.run] = job
+        except OSError as error:
+            self.forget(job)
+            raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
         return job, True
 
     def _in_thread(self, job: JobRun) -> None:
@@ -127,14 +131,14 @@ class Sandboxes:
         ).start()
 
     def _make(self, job: JobRun) -> None:
-        job.make_durable()
         backoff_s = 1.0
         while not job.cancelled.is_set():
             try:
                 self._make_once(job)
                 return
             except NodeError as error:
-                self._blame_node(job, error)
+                if not job.cancelled.is_set():
+                    self._blame_node(job, error)
                 return
             except TemporaryError as error:
                 if self._waited_too_long(job):
@@ -145,6 +149,9 @@ class Sandboxes:
             except PermanentError as error:
                 self._fail(job, "user", str(error))
                 return
+            except OSError as error:
+                self._blame_node(job, NodeError(f"its disk refuses the job's record: {error}"))
+                return
             except Exception:
                 text = "the sbridge agent failed at making the sandbox; its log tells more"
                 self._fail(job, "sbridge", text)
@@ -154,6 +161,7 @@ class Sandboxes:
 
     def _make_once(self, job: JobRun) -> None:
         started = time.monotonic()
+        self._make_durable(job)
         name = blueprint.runtime_of(job, self._config)
         if name == "host":
             job.advance(name="ready", runtime=name)
@@ -176,6 +184,13 @@ class Sandboxes:
             duration_s=round(time.monotonic() - started, 3),
         )
 
+    @staticmethod
+    def _make_durable(job: JobRun) -> None:
+        try:
+            job.make_durable()
+        except OSError as error:
+            raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
+
     def _share_of(self, job: JobRun) -> Any:
         told = self._slurm.job(job.run.job_id)
         share = told.share_of(self._node) if told else None
@@ -194,7 +209,9 @@ class Sandboxes:
 
     def _fail(self, job: JobRun, blame: str, reason: str) -> None:
         self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
-        job.advance(name="failed", blame=blame, reason=reason)
+        with job.lifecycle:
+            if job.state.name == "accepted":  # it may have ended since
+                job.advance(name="failed", blame=blame, reason=reason)
 
     def _requeue(self, job: JobRun, error: SbridgeError) -> None:
         waited_s = int(time.time() - job.state.accepted_at)

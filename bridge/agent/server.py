@@ -28,6 +28,7 @@ _FIRST_MESSAGE_S = 10.0
 _BACKLOG = 512
 _CONNECTIONS_PER_USER = 128
 _HIGHEST_DESCRIPTOR = 255
+_DIGITS = 10  # of a job id
 
 
 class RefusedError(Exception):
@@ -133,6 +134,8 @@ class Server:
             return wire.Message("failed", [("text", os.fsencode(error.message))])
         except SbridgeError as error:
             self._log.warning("hook_ignored", kind=message.kind, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug about one job is not this node's fault
+            self._log.error("hook_crashed", kind=message.kind, exc_info=error)
         self._log.debug("hook_answered", kind=message.kind, duration_s=time.monotonic() - started)
         return wire.Message("ok")
 
@@ -168,9 +171,10 @@ class Server:
     ) -> JobRun:
         prefix = b"SLURM_JOB_ID="
         values = [pair[len(prefix) :] for pair in message.every("env") if pair.startswith(prefix)]
-        if not values or not values[0].isdigit():
+        if not values or not values[0].isdigit() or len(values[0]) > _DIGITS:
             raise RefusedError("SLURM_JOB_ID does not name a job")
-        job = self._sandboxes.latest(int(values[0])) or self._recall(connection, int(values[0]))
+        job = self._sandboxes.latest(int(values[0]))
+        job = job or self._recall(connection, int(values[0]), uid)
         if job is None:
             raise RefusedError(
                 f"job {int(values[0])} asked for no sandbox on this node. Write #K8S_IMAGE=… into "
@@ -180,10 +184,10 @@ class Server:
             raise RefusedError(f"job {job.run.job_id} is not yours")
         return job
 
-    def _recall(self, connection: socket.socket, job_id: int) -> JobRun | None:
+    def _recall(self, connection: socket.socket, job_id: int, uid: int) -> JobRun | None:
         while not _hung_up(connection):
             try:
-                return self._sandboxes.recall(job_id)
+                return self._sandboxes.recall(job_id, uid)
             except TemporaryError as error:
                 text = os.fsencode(f"waiting for Slurm: {error.message}")
                 wire.send(connection, wire.Message("waiting", [("text", text)]))

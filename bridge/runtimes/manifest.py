@@ -12,8 +12,8 @@ INIT_PATH = "/sbridge/init"
 CONTAINER = "sandbox"
 
 
-def pod(spec: SandboxSpec) -> dict[str, Any]:
-    """Return the v1 Pod for `spec`."""
+def pod(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
+    """Return the v1 Pod for `spec`; `pull_policy` is a container's imagePullPolicy."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -30,7 +30,7 @@ def pod(spec: SandboxSpec) -> dict[str, Any]:
                 "supplementalGroups": list(spec.groups),
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec)],
+            "containers": [_container(spec, pull_policy)],
             "volumes": [_volume(index, mount) for index, mount in enumerate(spec.mounts)],
         },
     }
@@ -52,11 +52,11 @@ def labels(spec: SandboxSpec) -> dict[str, str]:
     }
 
 
-def _container(spec: SandboxSpec) -> dict[str, Any]:
+def _container(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
     return {
         "name": CONTAINER,
         "image": spec.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": pull_policy,
         "command": [INIT_PATH, "-P"],
         # The steps choose their own directory; the image's may not exist or not be the user's.
         "workingDir": "/",

@@ -23,6 +23,8 @@ _PULL_TIMEOUT_S = 24 * 3600.0
 _CONMON_TIMEOUT_S = 5.0
 _CONMON_INTERVAL_S = 0.01
 _OWN_CGROUPS = "/libpod_parent/"
+# Pulling is a step of its own, which a cancelled job can end and which has no time limit.
+_PULL_POLICY = "Never"
 _UNKNOWN_IMAGE = "image not known"
 
 # What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
@@ -56,7 +58,7 @@ class PodmanRuntime:
 
     def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> Sandbox:
         """Play the pod; pulls the image first when the node lacks it."""
-        content = json.dumps(manifest.pod(spec), indent=1).encode()
+        content = json.dumps(manifest.pod(spec, _PULL_POLICY), indent=1).encode()
         write_atomically(spool.manifest, content, survives_power_loss=False)
         waiter.say(f"starting {spec.image}")
         try:
@@ -161,12 +163,13 @@ class PodmanRuntime:
 
 def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
     text = error.stderr_tail or str(error)
+    said = text.replace(image, "").replace(name, "")  # an image may be called "conmon"
     reason = text.splitlines()[-1].removeprefix("Error: ")
     if _LOCAL_IMAGE.match(image) and "pinging container registry" in text:
         return UserError(f"image {image} is not on this node")
-    if error.exit_code is None or _NODE.search(text):
+    if error.exit_code is None or _NODE.search(said):
         return NodeError(f"podman cannot start {name}: {reason}")
-    if _TEMPORARY.search(text):
+    if _TEMPORARY.search(said):
         return TemporaryError(f"image {image}: {reason}")
     return UserError(f"the sandbox with image {image} cannot be made: {reason}")
 

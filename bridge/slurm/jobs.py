@@ -79,13 +79,21 @@ class SlurmControl:
     def job(self, job_id: int) -> Job | None:
         """Return the job, or None when slurmctld says that it does not know it (any more)."""
         try:
-            name = self._run("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", "%j")
+            name = self._column(job_id, "%j")
             text = self._run("scontrol", "-d", "-o", "show", "job", str(job_id))
         except CommandError as error:
             if "Invalid job id specified" in error.stderr_tail:
                 return None
             raise TemporaryError(f"Slurm could not be asked: {error}") from error
-        return parse_job(job_id, name.removesuffix("\n"), text)
+        return parse_job(job_id, name, text)
+
+    def _column(self, job_id: int, column: str) -> str:
+        """Return one column of squeue for the job itself: -j gives an array's other tasks, too."""
+        wanted = f"%A {column}"
+        text = self._run("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", wanted)
+        start = f"{job_id} "
+        lines = [line for line in text.splitlines() if line.startswith(start)]
+        return lines[0].removeprefix(start) if lines else ""
 
     def prolog_variables(self, job_id: int, node: str) -> dict[str, str] | None:
         """Return what a Prolog on `node` would have said of the job, None when it has none there.
@@ -99,7 +107,10 @@ class SlurmControl:
         group = re.fullmatch(r"(.*)\((\d+)\)", job.fields["GroupId"])
         if not user or not group:
             return None
-        comment = self._ask("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", "%k")
+        try:
+            comment = self._column(job_id, "%k")
+        except CommandError as error:
+            raise TemporaryError(f"Slurm could not be asked: {error}") from error
         return {
             "SLURM_JOB_ID": str(job_id),
             "SLURM_JOB_RESTART_COUNT": job.fields.get("Restarts", "0"),
@@ -109,7 +120,8 @@ class SlurmControl:
             "SLURM_JOB_ACCOUNT": job.fields.get("Account", ""),
             "SLURM_JOB_PARTITION": job.fields.get("Partition", ""),
             "SLURM_JOB_NODELIST": job.fields["NodeList"],
-            "SLURM_JOB_COMMENT": comment.removesuffix("\n"),
+            "SLURM_JOB_COMMENT": comment,
+            "SLURM_JOB_EXTRA": job.fields.get("Extra", ""),
         }
 
     def jobs_on(self, node: str) -> set[int]:
@@ -181,16 +193,20 @@ class SlurmControl:
 
 
 def parse_job(job_id: int, name: str, text: str) -> Job:
-    """Read the one line of `scontrol -d -o show job`.
+    """Read the job's line of `scontrol -d -o show job`, which shows an array's other tasks, too.
 
     The user's own text may look like facts, so it is cut out where it stands: the job's
     `name` comes first and is known; the rest (Comment, WorkDir, …) comes after slurmctld's
     facts, so the first occurrence of a key counts.
     """
-    _, _, text = text.partition(f" JobName={name} ")
+    start = f"JobId={job_id} "
+    text = next((line for line in text.splitlines() if line.startswith(start)), "")
+    _, found, text = text.partition(f" JobName={name} ")
+    if not found:
+        raise TemporaryError(f"Slurm's answer about job {job_id} cannot be read")
     fields: dict[str, str] = {"_details": text, "JobName": name}
     matches = list(_FIELD.finditer(text))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
+    for match, following in zip(matches, [*matches[1:], None], strict=False):
         end = following.start() if following else len(text)
         fields.setdefault(match[1], text[match.end() : end].strip())
     return Job(job_id, fields)

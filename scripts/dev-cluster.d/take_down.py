@@ -1,7 +1,7 @@
 """`down`: end everything, look whether anything is left, and say so."""
 
 import functools
-import shutil
+import subprocess
 import time
 
 from cluster import Cluster, saved_cluster, state_folder
@@ -32,7 +32,7 @@ def down(purge: bool) -> None:
             raise Failure("These are still there:\n" + "\n".join(f"    {item}" for item in left))
         removed = release(cluster)
         if purge:
-            shutil.rmtree(state)
+            subprocess.run(["rm", "-rf", "--one-file-system", state], check=True)  # of any depth
     users = f", users removed: {' '.join(removed)}" if removed else ""
     kept = "removed" if purge else f"kept in {state} (`down --purge` removes it)"
     print(f"Down, nothing left behind{users}; state {kept}.")

@@ -1,12 +1,18 @@
-"""The site that the tests of the watcher work on."""
+"""What the tests of the watcher work on: a site, or a board and children that are not forked."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.as_user import User
+from bridge.errors import SbridgeError
 from tests.unit.watcher.watched_site import Site
+from watcher.board import Board
+from watcher.children import Done
+from watcher.locks import StateFolder
 
 
 @pytest.fixture
@@ -19,3 +25,47 @@ def site(open_dir: Path, ordinary: User) -> Iterator[Site]:
     for watcher in made.watchers:
         watcher.close()
     assert not made.log("child_crashed")
+
+
+class HeldChildren:
+    """Children that are never forked; `end` tells the oldest one's result."""
+
+    stuck = 0
+
+    def __init__(self) -> None:
+        self.waiting: list[Done] = []
+
+    def begin(self, work: Any, done: Done, **_: Any) -> None:
+        self.waiting.append(done)
+
+    def end(self, result: Any = None, trouble: SbridgeError | None = None) -> None:
+        self.waiting.pop(0)(result, trouble)
+
+
+@pytest.fixture
+def children() -> HeldChildren:
+    return HeldChildren()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateFolder]:
+    folder = StateFolder(tmp_path / "state")
+    yield folder
+    folder.close()
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board(settle_s=3.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], float]:
+    """Set the time that time.monotonic tells."""
+
+    def set_to(now: float) -> float:
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        return now
+
+    set_to(100.0)
+    return set_to

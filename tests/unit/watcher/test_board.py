@@ -1,7 +1,7 @@
 import pytest
 
 from watcher import names
-from watcher.board import Board, Phase, delay_s
+from watcher.board import Phase, delay_s
 from watcher.scan import Entry, Scan
 
 TAG = "a" * 32
@@ -13,11 +13,6 @@ def entry(name: str, *, size: int = 10, changed_ns: int = 5, uid: int = 1000) ->
 
 def scan(*drops: Entry, claims: tuple[Entry, ...] = ()) -> Scan:
     return Scan(drops, claims)
-
-
-@pytest.fixture
-def board():
-    return Board(settle_s=3.0)
 
 
 def ready(board, now) -> list[str]:

@@ -10,13 +10,6 @@ TAG, OTHER = "a" * 32, "b" * 32
 
 
 @pytest.fixture
-def state(tmp_path):
-    folder = StateFolder(tmp_path / "state")
-    yield folder
-    folder.close()
-
-
-@pytest.fixture
 def in_a_child():
     """Run a function in a process that stays until the test is over."""
     pids = []

@@ -1,6 +1,9 @@
 """From a run's request to its sandbox: names, the site's say, and the environment inside."""
 
 import dataclasses
+import os
+import pwd
+from urllib.parse import quote
 
 import pytest
 
@@ -105,3 +108,41 @@ def test_a_state_that_did_not_survive_begins_anew(tmp_path):
     assert JobRun.load(run.run, run.spool).state.sandbox == Sandbox("x", 1, 2)
     run.spool.state.write_bytes(b"")
     assert JobRun.load(run.run, run.spool).state == State()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "oci-archive:/root/secret",
+        "dir:x",
+        "docker://r.io/x",
+        "-x",
+        "r.io/UPPER",
+        "r.io/x y",
+        "r.io/x:tag:tag",
+        "../x",
+        "",
+    ],
+)
+def test_what_is_no_image_reference_never_reaches_the_runtime(tmp_path, image):
+    asked = job(tmp_path, SLURM_JOB_COMMENT="sbridge1?image=" + quote(image, safe=""))
+    with pytest.raises(UserError, match="no image reference"):
+        blueprint.specification(asked, config(tmp_path), "n1", NodeShare(1, 1), None)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["alpine", "alpine:3", "nas-hub.local:5407/a/b_c:latest", "localhost/x@sha256:" + "a" * 64],
+)
+def test_image_references_pass(tmp_path, image):
+    asked = job(tmp_path, SLURM_JOB_COMMENT="sbridge1?image=" + quote(image, safe=""))
+    spec = blueprint.specification(asked, config(tmp_path), "n1", NodeShare(1, 1), None)
+    assert spec.image == image
+
+
+def test_a_user_whose_name_is_not_utf8_gets_his_passwd_file(tmp_path, monkeypatch):
+    entry = pwd.struct_passwd(
+        ("andré", "x", 1, 1, b"Andr\xe9".decode("utf-8", "surrogateescape"), "/", "/bin/sh")
+    )
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
+    assert os.fsencode(blueprint._passwd(1)).endswith(b":Andr\xe9:/:/bin/sh\n")

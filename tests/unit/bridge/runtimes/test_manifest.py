@@ -25,7 +25,7 @@ SPEC = SandboxSpec(
 
 
 def test_pod_is_as_agreed():
-    assert manifest.pod(SPEC) == {
+    assert manifest.pod(SPEC, "Never") == {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -59,7 +59,7 @@ def test_pod_is_as_agreed():
                 {
                     "name": "sandbox",
                     "image": "nas-hub.local:5407/alpine:latest",
-                    "imagePullPolicy": "IfNotPresent",
+                    "imagePullPolicy": "Never",
                     "command": ["/sbridge/init", "-P"],
                     "workingDir": "/",
                     "resources": {
@@ -88,5 +88,5 @@ def test_pod_is_as_agreed():
 
 def test_no_allocation_means_no_limit():
     spec = dataclasses.replace(SPEC, cpus=0, memory_mib=0)
-    container = manifest.pod(spec)["spec"]["containers"][0]
+    container = manifest.pod(spec, "Never")["spec"]["containers"][0]
     assert container["resources"] == {"limits": {}, "requests": {}}

@@ -32,6 +32,7 @@ PINGING = "initializing source docker://{image}: pinging container registry {hos
         ("r.io/x", f"Error: {PINGING} dial tcp: lookup r.io: no such host", UserError),
         ("r.io/x", f"Error: {PINGING} net/http: TLS handshake timeout", TemporaryError),
         ("r.io/x", "Error: reading manifest latest in r.io/x: manifest unknown", UserError),
+        ("r.io/conmon:1", "Error: reading manifest 1 in r.io/conmon:1: denied", UserError),
         ("r.io/x", "Error: writing blob: no space left on device", NodeError),
     ],
 )

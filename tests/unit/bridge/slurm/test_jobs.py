@@ -86,3 +86,14 @@ def test_memory_is_read_as_kib(text, amount):
 )
 def test_times_are_read_as_seconds(text, amount):
     assert seconds(text) == amount
+
+
+def test_an_arrays_other_tasks_in_the_answer_do_not_matter():
+    others = SHOWN.format(name="hello").replace("JobId=12 ", "JobId=11 ArrayJobId=12 ")
+    text = others.replace("RUNNING", "FAILED") + "\n" + SHOWN.format(name="hello")
+    assert parse_job(12, "hello", text).state == "RUNNING"
+
+
+def test_an_answer_without_the_job_is_not_an_answer():
+    with pytest.raises(TemporaryError, match="cannot be read"):
+        parse_job(12, "hello", "")

@@ -1,9 +1,5 @@
-import json
-from pathlib import Path
-
 from validator.findings import error, warning
 from watcher.error_file import Refusal, error_text
-from watcher.receipt import Receipt, receipt_text
 
 REFUSAL = Refusal(
     name="실험 1.sh",
@@ -45,25 +41,3 @@ def test_an_error_file_is_plain_utf8():
 def test_a_file_name_cannot_forge_lines():
     refusal = Refusal("a\n[ERROR] forged\udcff", "alice", "4f" * 16, [error("empty")], "", "/s")
     assert error_text(refusal, ["en"]).decode().startswith("a�[ERROR] forged� was not submitted.\n")
-
-
-def test_a_receipt_is_json_that_people_can_read():
-    receipt = Receipt(
-        job_id=12,
-        name="실험.sh",
-        owner="alice",
-        tag="4f" * 16,
-        digest="ab" * 32,
-        submitted=1_700_000_000.5,
-        results=Path("/mnt/nas/results"),
-        warnings=[warning("late_sbatch", 9)],
-        sbatch="",
-    )
-    text = receipt_text(receipt, ["en", "ko"]).decode()
-    assert "실험.sh" in text
-    content = json.loads(text)
-    assert content["schema"] == "sbridge-receipt/1"
-    assert content["results"] == "/mnt/nas/results/12"
-    assert content["submitted_at"] == "2023-11-14T22:13:20+00:00"
-    (told,) = content["warnings"]
-    assert (told["code"], told["line"], set(told["text"])) == ("late_sbatch", 9, {"en", "ko"})
