@@ -18,7 +18,6 @@ import gc
 import json
 import os
 import pwd
-import select
 import signal
 import time
 import traceback
@@ -170,20 +169,6 @@ def start(
     os.close(theirs)
     os.set_blocking(ours, False)
     return Child(pid, ours, timeout_s)
-
-
-def call(function: Callable[[], Any], *, timeout_s: float) -> Any:
-    """Run `function` in a child, wait for its end and return its result."""
-    child = start(function, timeout_s=timeout_s, ends_with_parent=True)
-    poll = select.poll()
-    poll.register(child, select.POLLIN)
-    while True:
-        remaining_s = child.deadline - time.monotonic()
-        if remaining_s <= 0:
-            child.kill()
-        poll.poll(max(remaining_s, 0.1) * 1000)
-        if child.receive():
-            return child.result()
 
 
 def _run_child(function: Callable[[], Any], pipe: int, parent: int | None) -> NoReturn:

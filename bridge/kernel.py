@@ -232,6 +232,15 @@ def cgroup_is_empty(path: str) -> bool:
     return True
 
 
+def kill_cgroup(path: str) -> None:
+    """Kill every process in the cgroup and below it, in any hierarchy."""
+    for mount in cgroup_mounts().values():
+        for procs in (mount / path.lstrip("/")).glob("**/cgroup.procs"):
+            with contextlib.suppress(OSError):
+                for pid in procs.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+
+
 def remove_cgroup(path: str) -> None:
     """Remove the cgroup and those below it from every hierarchy; what is in use stays."""
     for mount in cgroup_mounts().values():

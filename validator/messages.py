@@ -118,6 +118,13 @@ _HEADER = {
         "“{word}”는 옵션도 옵션의 값도 아니어서 sbatch가 작업을 거부합니다. 공백이 있는 값은 "
         "따옴표로 묶고, 설명은 # 뒤에 적어 주세요.",
     ),
+    "waiting_option": Entry(
+        "{option} has no use in a dropped job file, because nobody waits for sbatch's answer. "
+        "Remove it; the result folder tells when the job has ended.",
+        "{option}은(는) 폴더에 넣는 작업 파일에서는 쓸 수 없습니다. "
+        "sbatch의 응답을 기다리는 사람이 없기 때문입니다. "
+        "이 옵션을 지워 주세요. 작업이 끝나면 결과 폴더에서 알 수 있습니다.",
+    ),
     "unknown_option": Entry(
         "sbatch has no option {option} as far as is known here. Check how it is spelt.",
         "{option}은(는) 알려진 sbatch 옵션이 아닙니다. 철자를 확인해 주세요.",

@@ -49,6 +49,11 @@ _MEANING = {
 }
 
 
+# With these sbatch submits nothing, or stays until the job has ended: whoever dropped a file is
+# not there to wait for it, and the watcher could not tell them from a Slurm that hangs.
+_WAITING = ("test-only", "wait")
+
+
 @dataclass(frozen=True)
 class Options:
     """What a header says that matters to its submission; None means "not said"."""
@@ -88,6 +93,8 @@ def read(words: Sequence[Word]) -> tuple[Options, list[Finding]]:
         else:
             findings.append(error("stray_word", word.line, word=shown(word.text)))
             break
+        if name in _WAITING:
+            findings.append(error("waiting_option", word.line, option=f"--{name}"))
         if name in _FIELDS:
             lines = {**options.lines, _FIELDS[name]: word.line}
             options = replace(options, lines=lines, **{_FIELDS[name]: value})
@@ -136,6 +143,8 @@ def _short(word: Word, rest: deque[Word], findings: list[Finding]) -> tuple[str,
             return _MEANING.get(letter, ""), value
         if letter in _SHORT_OPTIONAL:
             break
+        if letter == "W":
+            return "wait", ""
         if letter not in _SHORT_FLAGS:
             findings.append(warning("unknown_option", word.line, option=shown(f"-{letter}")))
     return "", ""

@@ -21,6 +21,8 @@ from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
 _PULL_TIMEOUT_S = 24 * 3600.0
 _CONMON_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 10.0
+_REMOVE_TIMEOUT_S = 20.0
 _CONMON_INTERVAL_S = 0.01
 _OWN_CGROUPS = "/libpod_parent/"
 # Pulling is a step of its own, which a cancelled job can end and which has no time limit.
@@ -120,16 +122,27 @@ class PodmanRuntime:
             cgroup = cgroup or self._cgroup_of(name)
             # The pod is stopped first, and conmon let finish: `pod rm` of a running one races with
             # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
-            self._podman("pod", "stop", "--time", "0", name)
+            self._stop(name, cgroup)
             if cgroup:
                 _wait_until_empty(cgroup)
-            self._podman("pod", "rm", "--force", "--time", "0", name)
+            self._podman("pod", "rm", "--force", "--time", "0", name, timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
             if not _is_unknown(error) and self._exists(name):
                 raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
         if cgroup:
             # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
             kernel.remove_cgroup(cgroup)
+
+    def _stop(self, name: str, cgroup: str) -> None:
+        """Stop the pod; one whose conmon was killed never stops for Podman, but it has a cgroup."""
+        try:
+            self._podman("pod", "stop", "--time", "0", name, timeout_s=_STOP_TIMEOUT_S)
+        except CommandError as error:
+            if error.exit_code is not None or not cgroup:
+                raise
+            kernel.kill_cgroup(cgroup)
+            container = f"{name}-{manifest.CONTAINER}"
+            self._podman("rm", "--force", "--time", "0", container, timeout_s=_REMOVE_TIMEOUT_S)
 
     def _cgroup_of(self, name: str) -> str:
         path = self._podman("pod", "inspect", "--format", "{{.CgroupPath}}", name).strip()

@@ -2,8 +2,12 @@
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
+import signal
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -329,3 +333,82 @@ def test_twenty_jobs_leave_nothing_behind(cluster, submit):
     with contextlib.suppress(pytest.fail.Exception):
         cluster.wait_for(is_clean)
     assert left == []
+
+
+def test_every_task_of_an_array_runs(cluster, folder):
+    body = f"echo $SLURM_ARRAY_TASK_ID > {folder}/task$SLURM_ARRAY_TASK_ID\n"
+    cluster.sbatch("alice", script(body), "--array=1-3", "-o", "/dev/null")
+    tasks = [folder / f"task{number}" for number in (1, 2, 3)]
+    cluster.wait_for(lambda: all(task.exists() for task in tasks), timeout=60)
+
+
+HOSTILE = """
+import os, socket, sys
+from bridge import wire
+def ask(fields, descriptors):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(sys.argv[1])
+        base = [("env", b"SLURM_JOB_ID=" + sys.argv[2].encode()), ("arg", b"/bin/true")]
+        connection.settimeout(10)
+        try:
+            wire.send(connection, wire.Message("enter", base + fields), descriptors)
+            answer, _ = wire.receive(connection)
+        except OSError:
+            answer = None
+        print(answer.kind if answer else "closed")
+null = os.open("/dev/null", os.O_RDWR)
+ask([("fd", b"%d" % number) for number in range(64)], [null] * 64)
+ask([("env", b"A=" + b"x" * (wire.MAX_MESSAGE_BYTES - 200))], [])
+ask([("env", b"A=" + b"x" * (wire.MAX_MESSAGE_BYTES + 1))], [])
+ask([("fd", b"600")], [null])
+ask([("fd", b"abc")], [null])
+"""
+
+
+def test_no_message_of_a_user_ends_the_agent(cluster, running):
+    job_id, _, _ = running(script("echo ready; sleep 987\n"))
+    address = cluster.agent_socket(cluster.job_field(job_id, "BatchHost"))
+    before = cluster.pids()
+    python = str(cluster.prefix / "venv/bin/python")
+    command = [python, "-I", "-c", HOSTILE, str(address), str(job_id)]
+    answers = cluster.as_user("alice", command).split()
+    assert len(answers) == 5
+    assert answers[2:] == ["closed", "failed", "failed"]
+    assert cluster.run_as("alice", ["test", "-S", str(address)]).returncode == 0
+    assert all(Path(f"/proc/{pid}").exists() for pid in before.values())
+    cluster.scancel(job_id)
+    cluster.wait_job(job_id)
+    cluster.wait_for(lambda: cluster.sandboxes() == [])
+    assert cluster.drained_nodes() == {}
+
+
+def test_cancelling_a_pull_that_hangs_frees_the_node_at_once(cluster, submit):
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        image = f"#K8S_IMAGE=127.0.0.1:{registry.getsockname()[1]}/x:1\n"
+        job_id, out, err = submit(script("echo hi\n", image=image))
+        cluster.wait_for(lambda: err.exists() and b"pulling image" in err.read_bytes())
+        cluster.scancel(job_id)
+        cluster.wait_for(lambda: cluster.job_state(job_id) == "CANCELLED", timeout=15)
+    assert out.read_bytes() == b""
+    assert cluster.drained_nodes() == {}
+
+
+def test_an_image_called_like_a_part_of_podman_drains_nothing(cluster, submit):
+    job_id, _, err = submit(script("true\n", image="#K8S_IMAGE=127.0.0.1:1/conmon:1\n"))
+    cluster.wait_for(lambda: err.exists() and b"trying again" in err.read_bytes())
+    cluster.scancel(job_id)
+    cluster.wait_for(lambda: cluster.job_state(job_id) == "CANCELLED", timeout=15)
+    assert cluster.drained_nodes() == {}
+
+
+def test_a_killed_conmon_holds_no_node(cluster, running):
+    job_id, _, _ = running(script("echo ready; sleep 987\n"))
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = line.read_bytes().split(b"\0")
+            if words[0].endswith(b"conmon") and b"slurm-job-%d-sandbox" % job_id in words:
+                os.kill(int(line.parent.name), signal.SIGKILL)
+    cluster.scancel(job_id)
+    cluster.wait_for(lambda: cluster.job_state(job_id) == "CANCELLED", timeout=60)
+    cluster.wait_for(lambda: cluster.sandboxes() == [])
+    assert cluster.drained_nodes() == {}

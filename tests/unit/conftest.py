@@ -1,10 +1,13 @@
 """Users and folders for tests that must pass as root and as anybody else."""
 
 import os
+import select
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +28,19 @@ def open_dir() -> Iterator[Path]:
     folder.chmod(0o1777)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def in_child() -> Callable[..., Any]:
+    """Run a function in a child of bridge.as_user, and wait for its result."""
+
+    def call(function: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+        child = as_user.start(function, timeout_s=timeout_s, ends_with_parent=True)
+        while not child.receive():
+            readable, _, _ = select.select([child], [], [], child.deadline - time.monotonic())
+            if not readable:
+                child.kill()
+                select.select([child], [], [])
+        return child.result()
+
+    return call

@@ -15,78 +15,74 @@ from bridge.errors import PermanentError, TemporaryError
 SECONDS = 10.0
 
 
-def call(function):
-    return as_user.call(function, timeout_s=SECONDS)
-
-
 def status_fields() -> dict[str, str]:
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def test_the_result_of_the_function_comes_back():
-    assert call(lambda: {"a": [1, "한글", None]}) == {"a": [1, "한글", None]}
+def test_the_result_of_the_function_comes_back(in_child):
+    assert in_child(lambda: {"a": [1, "한글", None]}) == {"a": [1, "한글", None]}
 
 
-def test_a_name_that_is_not_utf8_survives():
+def test_a_name_that_is_not_utf8_survives(in_child):
     name = os.fsdecode(b"caf\xe9\xff")
-    assert call(lambda: name) == name
+    assert in_child(lambda: name) == name
 
 
-def test_a_large_result_comes_back_whole():
-    assert len(call(lambda: "x" * 3_000_000)) == 3_000_000
+def test_a_large_result_comes_back_whole(in_child):
+    assert len(in_child(lambda: "x" * 3_000_000)) == 3_000_000
 
 
-def test_the_function_runs_in_another_process_with_a_session_of_its_own():
+def test_the_function_runs_in_another_process_with_a_session_of_its_own(in_child):
     def facts():
         return [os.getpid(), os.getsid(0), str(Path.cwd()), os.umask(0)]
 
-    pid, session, folder, umask = call(facts)
+    pid, session, folder, umask = in_child(facts)
     assert pid != os.getpid()
     assert (session, folder, umask) == (pid, "/", 0o022)
 
 
-def test_a_temporary_error_comes_back_as_one():
+def test_a_temporary_error_comes_back_as_one(in_child):
     def fail():
         raise TemporaryError("the NAS is away", retry_after_s=7, hint="wait")
 
     with pytest.raises(TemporaryError, match="the NAS is away") as caught:
-        call(fail)
+        in_child(fail)
     assert (caught.value.retry_after_s, caught.value.hint) == (7, "wait")
 
 
-def test_a_permanent_error_comes_back_as_one():
+def test_a_permanent_error_comes_back_as_one(in_child):
     def fail():
         raise PermanentError("no", hint="never")
 
     with pytest.raises(PermanentError, match="no\nnever"):
-        call(fail)
+        in_child(fail)
 
 
-def test_an_os_error_comes_back_as_temporary_with_its_file():
+def test_an_os_error_comes_back_as_temporary_with_its_file(in_child):
     with pytest.raises(TemporaryError, match="/nonexistent: No such file or directory"):
-        call(lambda: os.stat("/nonexistent").st_size)
+        in_child(lambda: os.stat("/nonexistent").st_size)
 
 
-def test_an_unforeseen_exception_comes_back_with_its_traceback():
+def test_an_unforeseen_exception_comes_back_with_its_traceback(in_child):
     with pytest.raises(ChildCrashed, match="ZeroDivisionError"):
-        call(lambda: 1 // 0)
+        in_child(lambda: 1 // 0)
 
 
-def test_a_result_that_is_no_json_is_a_lost_child():
+def test_a_result_that_is_no_json_is_a_lost_child(in_child):
     with pytest.raises(ChildLost, match="exit code 1"):
-        call(object)
+        in_child(object)
 
 
-def test_a_child_that_dies_is_lost_and_says_of_what():
+def test_a_child_that_dies_is_lost_and_says_of_what(in_child):
     with pytest.raises(ChildLost, match="was ended by SIGKILL"):
-        call(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        in_child(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def test_a_child_that_takes_too_long_is_ended():
+def test_a_child_that_takes_too_long_is_ended(in_child):
     began = time.monotonic()
     with pytest.raises(ChildLost, match=r"did not answer within 0\.1 s"):
-        as_user.call(signal.pause, timeout_s=0.1)
+        in_child(signal.pause, 0.1)
     assert time.monotonic() - began < 5
 
 
@@ -118,7 +114,7 @@ def test_a_child_can_be_waited_for_in_a_selector():
     assert child.result() == 42
 
 
-def test_a_child_that_shall_end_with_its_parent_does():
+def test_a_child_that_shall_end_with_its_parent_does(in_child):
     ours, theirs = os.pipe()
 
     def parent():
@@ -127,7 +123,7 @@ def test_a_child_that_shall_end_with_its_parent_does():
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(ChildLost):
-        call(parent)
+        in_child(parent)
     os.close(theirs)
     readable, _, _ = select.select([ours], [], [], SECONDS)
     assert readable
@@ -135,11 +131,11 @@ def test_a_child_that_shall_end_with_its_parent_does():
     os.close(ours)
 
 
-def test_the_parents_signal_handlers_do_not_run_in_the_child():
+def test_the_parents_signal_handlers_do_not_run_in_the_child(in_child):
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with pytest.raises(ChildLost, match="SIGTERM"):
-            call(lambda: os.kill(os.getpid(), signal.SIGTERM))
+            in_child(lambda: os.kill(os.getpid(), signal.SIGTERM))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -156,16 +152,16 @@ def test_an_unknown_uid_is_an_error():
         as_user.find_user(3999999999)
 
 
-def test_becoming_oneself_needs_no_privilege(ordinary):
+def test_becoming_oneself_needs_no_privilege(in_child, ordinary):
     def become():
         as_user.become(ordinary.uid, ordinary.gid, ordinary.groups)
         as_user.become(ordinary.uid, ordinary.gid, ordinary.groups)
         return os.getresuid()
 
-    assert call(become) == [ordinary.uid] * 3
+    assert in_child(become) == [ordinary.uid] * 3
 
 
-def test_a_child_that_became_a_user_has_nothing_of_roots_left(ordinary, tmp_path):
+def test_a_child_that_became_a_user_has_nothing_of_roots_left(in_child, ordinary, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root")
 
@@ -178,7 +174,7 @@ def test_a_child_that_became_a_user_has_nothing_of_roots_left(ordinary, tmp_path
             os.listdir("/root")
         return [facts, os.getresuid(), os.getresgid(), os.getgroups()]
 
-    facts, uids, gids, groups = call(become)
+    facts, uids, gids, groups = in_child(become)
     assert (uids, gids) == ([ordinary.uid] * 3, [ordinary.gid] * 3)
     assert sorted(groups) == sorted(set(ordinary.groups))
     for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -186,18 +182,18 @@ def test_a_child_that_became_a_user_has_nothing_of_roots_left(ordinary, tmp_path
     assert facts["NoNewPrivs"] == "1"
 
 
-def test_what_a_child_writes_belongs_to_the_user(ordinary, open_dir):
+def test_what_a_child_writes_belongs_to_the_user(in_child, ordinary, open_dir):
     def write():
         as_user.become(ordinary.uid, ordinary.gid, ordinary.groups)
         (open_dir / "file").write_text("x")
 
-    call(write)
+    in_child(write)
     status = (open_dir / "file").stat()
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (ordinary.uid, 0o644)
 
 
-def test_no_descriptor_is_left_in_the_parent():
+def test_no_descriptor_is_left_in_the_parent(in_child):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
-        call(lambda: 1)
+        in_child(lambda: 1)
     assert len(os.listdir("/proc/self/fd")) == before

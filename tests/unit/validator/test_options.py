@@ -77,3 +77,13 @@ def test_an_ambiguous_abbreviation_is_told_with_what_it_may_mean():
 def test_a_value_that_is_missing_at_the_end_is_left_to_sbatch():
     assert read("-J") == read("-J")
     assert read("--job-name")[1] == []
+
+
+@pytest.mark.parametrize("word", ["--wait", "-W", "-HW", "--test-only", "--test"])
+def test_options_that_make_sbatch_wait_or_submit_nothing_refuse_the_job(word):
+    findings = read(word)[1]
+    assert [(f.code, f.severity) for f in findings] == [("waiting_option", "error")]
+
+
+def test_an_unknown_option_is_named_as_it_was_written():
+    assert read("--frobnicate")[1][0].parameters["option"] == "--frobnicate"

@@ -80,7 +80,7 @@ def test_a_script_that_is_missing_or_a_folder_is_an_error_with_its_line(drop, tm
     assert codes(drop(f"#!/bin/sh\n#K8S_SCRIPT={tmp_path}\n".encode())) == ["script_not_a_file"]
 
 
-def test_a_script_and_a_file_that_the_owner_may_not_read_are_errors(ordinary, open_dir):
+def test_a_script_and_a_file_that_the_owner_may_not_read_are_errors(in_child, ordinary, open_dir):
     script, job = open_dir / "x.py", open_dir / "job.sh"
     script.write_text("pass")
     script.chmod(0)
@@ -94,7 +94,7 @@ def test_a_script_and_a_file_that_the_owner_may_not_read_are_errors(ordinary, op
         job.chmod(0)
         return [*found, *codes(job, owner=ordinary)]
 
-    assert as_user.call(look_as_owner, timeout_s=10) == ["script_unreadable", "unreadable"]
+    assert in_child(look_as_owner) == ["script_unreadable", "unreadable"]
 
 
 def test_output_options_are_told_to_have_no_effect(drop):

@@ -113,7 +113,7 @@ def test_a_state_that_did_not_survive_begins_anew(tmp_path):
 @pytest.mark.parametrize(
     "image",
     [
-        "oci-archive:/root/secret",
+        "oci-archive:/srv/secret",
         "dir:x",
         "docker://r.io/x",
         "-x",
