@@ -6,6 +6,7 @@ it never comes to mean another process.
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import resource
@@ -175,8 +176,12 @@ def cgroup_paths(process: int) -> dict[str, str]:
     return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
 
 
+@functools.cache
 def cgroup_mounts() -> dict[str, Path]:
-    """Return where each hierarchy is mounted: its mount options ("" for v2) → path."""
+    """Return where each hierarchy is mounted: its mount options ("" for v2) → path.
+
+    Read once: mountinfo is long where sandboxes are, and hierarchies stay where they are.
+    """
     mounts: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")

@@ -16,7 +16,6 @@ import _signal as signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
 import os
-import resource
 import select
 import sys
 import time
@@ -316,6 +315,8 @@ def _end(message: wire.Message) -> int:
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)
+    import resource  # only here
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core was the script's to dump
     if number not in _UNCATCHABLE:
         signal.signal(number, signal.SIG_DFL)

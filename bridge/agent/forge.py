@@ -79,8 +79,10 @@ class _Serving:
         # Nothing that the agent was started with may reach a user's process.
         os.closerange(3, self._channel.fileno())
         os.closerange(self._channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        kernel.cgroup_mounts()  # known to every child then
         gc.collect()
         gc.freeze()
+        gc.disable()  # a child is short or idle, and a collection would copy the shared memory
         wakeup = _report_signals()
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)

@@ -32,6 +32,7 @@ _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "publish": publish.main,
 }
 _REMOVE_TIMEOUT_S = 3600.0
+_NICENESS = 10
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
 
@@ -44,6 +45,7 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
         [int(group) for group in message.every("group")],
     )
     os.umask(0o022)
+    os.nice(_NICENESS)  # running jobs and hooks come first
     result = _BUSY
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

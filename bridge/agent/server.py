@@ -79,6 +79,8 @@ class Server:
             if self._connections[uid] >= _CONNECTIONS_PER_USER and uid != 0:
                 connection.close()  # sbridge-run tries again; nobody shuts out the hooks
                 continue
+            if uid != 0:  # a step, which will need it
+                threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
             with self._lock:
                 self._connections[uid] += 1
             threading.Thread(target=self._converse, args=(connection, uid), daemon=True).start()
@@ -114,7 +116,6 @@ class Server:
         if message.kind in ("prepare", "finish") and uid == 0:
             wire.send(connection, self._hook(message))
         elif message.kind == "enter":
-            threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
             self._enter(connection, message, descriptors, pid, uid)
         else:
             text = f"{message.kind!r} is not for uid {uid}".encode()

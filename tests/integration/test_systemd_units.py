@@ -101,7 +101,8 @@ class Machine:
         wants = " ".join(f"{name}.service" for name in UNITS)
         (units / "probe.target").write_text(f"[Unit]\nDefaultDependencies=no\nWants={wants}\n")
         # A copy: the units hide /home and /tmp, where a checkout may be.
-        shutil.copytree(ROOT / "bridge", folder / "bridge")
+        for package in ("bridge", "validator"):
+            shutil.copytree(ROOT / package, folder / package)
         probe = PROBE.format(root=str(folder), folder=str(folder), watchdog=WATCHDOG_S)
         (folder / "probe").write_text(probe, encoding="utf-8")
         (folder / "probe").chmod(0o755)
