@@ -1,7 +1,7 @@
 """What a runtime is asked for, what it gives, and who is to blame when it cannot."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.errors import PermanentError
@@ -60,9 +60,7 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class HostEntry:
-    """How a step starts without namespaces to join: an argv prefix to exec."""
-
-    prefix: tuple[str, ...] = field(default=())
+    """The step has no namespaces to join: it becomes its interpreter where it stands."""
 
 
 class UserError(PermanentError):
