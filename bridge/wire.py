@@ -6,12 +6,15 @@ the wire the fields are joined by NUL, behind their length as 4 bytes, big endia
 descriptors travel (SCM_RIGHTS) with the length.
 """
 
-import _socket  # what `socket` wraps: that takes ten milliseconds to import, most of a hook's time
-import array
+# What `socket` wraps: that takes ten milliseconds to import, as much as all else of a hook's
+# time. `array` and `struct` cost a few more.
+import _socket
+import sys
 
 # What a step may send: Linux allows arguments and environment of 6 MiB, and few open files.
 MAX_MESSAGE_BYTES = 7 * 1024 * 1024
 MAX_DESCRIPTORS = 64
+_INT_BYTES = 4  # a descriptor on the wire: C's int, which Linux has everywhere so
 
 Fields = list[tuple[str, bytes]]
 
@@ -52,7 +55,7 @@ def send(
     payload = b"\0".join(fields)
     header = len(payload).to_bytes(4, "big")
     if descriptors:
-        rights = array.array("i", descriptors)
+        rights = b"".join(number.to_bytes(_INT_BYTES, sys.byteorder) for number in descriptors)
         connection.sendmsg([header], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         connection.sendall(payload)
     else:
@@ -93,16 +96,17 @@ def close_all(descriptors: list[int]) -> None:
 
 def _receive_header(connection: _socket.socket, descriptors: list[int], most: int) -> bytes:
     header = b""
-    space = _socket.CMSG_SPACE(most * array.array("i").itemsize)
+    space = _socket.CMSG_SPACE(most * _INT_BYTES)
     while len(header) < 4:
         chunk, ancillary, flags, _ = connection.recvmsg(
             4 - len(header), space, _socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, data in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                received = array.array("i")
-                received.frombytes(data[: len(data) - len(data) % received.itemsize])
-                descriptors.extend(received)
+                descriptors.extend(
+                    int.from_bytes(data[at : at + _INT_BYTES], sys.byteorder)
+                    for at in range(0, len(data) - len(data) % _INT_BYTES, _INT_BYTES)
+                )
         if flags & _socket.MSG_CTRUNC:
             raise WireError("too many file descriptors in one message")
         if not chunk:
