@@ -33,6 +33,7 @@ _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 _REMOVE_TIMEOUT_S = 3600.0
 _NICENESS = 10
+_CPU_SHARE = 4  # passes use at most this part of the node's CPUs
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
 
@@ -45,7 +46,7 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
         [int(group) for group in message.every("group")],
     )
     os.umask(0o022)
-    os.nice(_NICENESS)  # running jobs and hooks come first
+    _stand_aside()
     result = _BUSY
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,6 +58,27 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
     with socket.socket(fileno=answer) as channel:
         fields: wire.Fields = [("result", json.dumps(result).encode())]
         wire.send(channel, wire.Message("result", fields))
+
+
+def _stand_aside() -> None:
+    """Leave the node to running jobs and hooks: low priority, and on a few of its CPUs only.
+
+    The low priority alone lets a pass hold a CPU for whole time slices while a hook waits;
+    SCHED_IDLE would let a node that is full of jobs never publish at all.
+    """
+    os.nice(_NICENESS)
+    os.sched_setaffinity(0, _spare_cpus())
+
+
+def _spare_cpus() -> list[int]:
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[-max(1, len(allowed) // _CPU_SHARE) :]
+
+
+def _aside(argv: list[str]) -> list[str]:
+    """Return a command that stands aside as the passes do."""
+    cpus = ",".join(map(str, _spare_cpus()))
+    return ["nice", "-n", str(_NICENESS), "taskset", "-c", cpus, *argv]
 
 
 class Publisher:
@@ -235,7 +257,7 @@ class Publisher:
         try:
             # rm(1) takes trees of any depth and follows no link.
             remove = ["rm", "-rf", "--one-file-system", "--", str(job.spool.root)]
-            command.run(remove, timeout_s=_REMOVE_TIMEOUT_S)
+            command.run(_aside(remove), timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
             self._log.error("spool_folder_stays", run=str(job.run), reason=str(error))
         self._mirrored.pop(str(job.run), None)
