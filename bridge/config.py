@@ -19,6 +19,7 @@ from typing import Any
 from bridge.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/sbridge/sbridge.toml")
+_RUNTIMES = ("kubernetes", "podman", "host")
 
 
 def setting(default: Any, doc: str, **limits: Any) -> Any:
@@ -137,10 +138,10 @@ class Agent:
     runtime: str = setting(
         "podman",
         "The runtime of jobs that name none with #K8S_RUNTIME. `host` makes no sandbox.",
-        choices=("podman", "host"),
+        choices=_RUNTIMES,
     )
     allowed_runtimes: tuple[str, ...] = setting(
-        ("podman",), "What #K8S_RUNTIME may ask for.", choices=("podman", "host")
+        ("podman",), "What #K8S_RUNTIME may ask for.", choices=_RUNTIMES
     )
     step_cgroup: str = setting(
         "auto",
@@ -208,6 +209,53 @@ class Podman:
 
 
 @dataclass(frozen=True)
+class Kubernetes:
+    """The Kubernetes runtime: pods of a cluster whose kubelet runs on the node."""
+
+    kubeconfig: str = setting(
+        "",
+        "The agent's credentials for the cluster; empty means those of the pod that the agent\n"
+        "runs in. Read anew after each refusal, so tokens may be rotated.",
+    )
+    context: str = setting("", "The kubeconfig's context; empty means its current one.")
+    namespace: str = setting(
+        "sbridge", "Where the pods are. `sbridge kubernetes apply` makes it, with what they need."
+    )
+    node_names: tuple[str, ...] = setting(
+        (),
+        "Kubernetes' names of Slurm's nodes, as SLURM=KUBERNETES; the left side may be a\n"
+        "hostlist such as `n[1-4]`. A node that is not listed has the same name in both.",
+    )
+    image_pull_policy: str = setting(
+        "IfNotPresent",
+        "When the kubelet fetches an image.",
+        choices=("IfNotPresent", "Always", "Never"),
+    )
+    image_pull_secrets: tuple[str, ...] = setting(
+        (), "Names of the namespace's secrets with credentials for registries."
+    )
+    priority_class: str = setting(
+        "sbridge-job",
+        "The pods' PriorityClass; `sbridge kubernetes apply` makes this one, which preempts\n"
+        "nobody. Empty means the cluster's default.",
+    )
+    runtime_class: str = setting("", "The pods' RuntimeClass; empty means the cluster's default.")
+    gpu_runtime_class: str = setting(
+        "", "The RuntimeClass of pods with GPUs, such as `nvidia`; empty means `runtime_class`."
+    )
+    gpu_resource: str = setting(
+        "nvidia.com/gpu",
+        "The extended resource that a job's GPUs are requested as; empty requests none.",
+    )
+    tolerations: tuple[str, ...] = setting(
+        (), "Taints that the pods tolerate, as KEY[=VALUE][:EFFECT]."
+    )
+    timeout_s: float = setting(
+        15.0, "An API request that takes longer counts as not answered.", low=1.0
+    )
+
+
+@dataclass(frozen=True)
 class Results:
     """What becomes of a NAS job's outputs."""
 
@@ -269,6 +317,7 @@ class Config:
     agent: Agent = field(default_factory=Agent)
     sandbox: Sandbox = field(default_factory=Sandbox)
     podman: Podman = field(default_factory=Podman)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
     results: Results = field(default_factory=Results)
     slurm: Slurm = field(default_factory=Slurm)
     logging: Logging = field(default_factory=Logging)

@@ -17,7 +17,8 @@ from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
-from bridge.slurm.jobs import NodeShare, expand_hostlist
+from bridge.slurm.hostlist import expand_hostlist
+from bridge.slurm.jobs import NodeShare
 
 # As Docker's reference grammar; and no name that containers/image takes for a way to local files.
 _NAME = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -30,6 +31,7 @@ _TRANSPORTS = frozenset(
     "atomic containers-storage dir docker docker-archive docker-daemon oci oci-archive ostree sif "
     "tarball".split()
 )
+_NOT_IN_POD_NAMES = re.compile(r"[^a-z0-9.-]")
 _INSIDE = str(Path(INIT_PATH).parent)
 
 
@@ -51,7 +53,7 @@ def sandbox_name(job: JobRun, node: str) -> str:
     """Return the pod's name: a run and a node never share it with another."""
     name = f"slurm-job-{job.run.job_id}"
     if len(expand_hostlist(job.request.nodes)) > 1:
-        name += f"-{node.lower()}"
+        name += f"-{_NOT_IN_POD_NAMES.sub('-', node.lower())}"
     return f"{name}-r{job.run.restart}" if job.run.restart else name
 
 
@@ -84,7 +86,14 @@ def specification(
         memory_mib=share.memory_mib,
         mounts=_mounts(job.spool, config, node, script_dir),
         host_network=config.sandbox.host_network,
+        gpus=_gpus(variables.get("SLURM_JOB_GPUS", "")),
     )
+
+
+def _gpus(text: str) -> tuple[int, ...]:
+    """Read SLURM_JOB_GPUS, the node's own indices: `0,2-3`."""
+    spans = (span.partition("-") for span in text.split(",") if span)
+    return tuple(index for low, _, high in spans for index in range(int(low), int(high or low) + 1))
 
 
 def _mounts(

@@ -19,7 +19,7 @@ from bridge.errors import PermanentError
 from bridge.job_spool import JobSpool, RunId
 from bridge.request import SandboxRequest, find
 from bridge.runtimes.sandbox import Sandbox
-from bridge.slurm.jobs import expand_hostlist
+from bridge.slurm.hostlist import expand_hostlist
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class JobRun:
         self.progress = "the sandbox is being made"
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()
+        self.lost: set[str] = set()  # what was told already of a sandbox that ended by itself
         self.lifecycle = threading.Lock()  # held while the sandbox is made or removed
 
     @property

@@ -40,15 +40,45 @@ class Sandboxes:
         self._log = log
         self._on_finished = on_finished
         self.spool = NodeSpool.of(config.agent.spool_dir, node)
-        starts = threading.BoundedSemaphore(config.agent.parallel_starts)
-        self._runtimes: dict[str, Runtime] = {
-            "host": HostRuntime(),
-            "podman": PodmanRuntime(config.podman, node, starts),
-        }
+        self._runtimes = self._make_runtimes()
         self._jobs: dict[RunId, JobRun] = {}
         self._lock = threading.Lock()
         self._script_parent: Any = None
         self.node_fault = ""
+
+    def _make_runtimes(self) -> dict[str, Runtime]:
+        starts = threading.BoundedSemaphore(self._config.agent.parallel_starts)
+        runtimes: dict[str, Runtime] = {
+            "host": HostRuntime(),
+            "podman": PodmanRuntime(self._config.podman, self._node, starts),
+        }
+        if "kubernetes" in self._runtime_names():
+            # Its client takes a second and 50 MiB, which other sites need not spend.
+            from bridge.runtimes.kubernetes.runtime import KubernetesRuntime
+
+            runtimes["kubernetes"] = KubernetesRuntime(
+                self._config.kubernetes,
+                self._node,
+                self._config.agent.sandbox_start_timeout_s,
+                self._log,
+                self._ended_by_itself,
+            )
+        return runtimes
+
+    def _runtime_names(self) -> set[str]:
+        return {self._config.agent.runtime, *self._config.agent.allowed_runtimes}
+
+    def _ended_by_itself(self, name: str, why: str) -> None:
+        """Tell of a sandbox that the cluster ended; the kernel has ended what was in it."""
+        for job in self.all():
+            if job.state.sandbox_name != name or job.state.name != "ready":
+                continue
+            if job.cancelled.is_set() or why in job.lost:
+                continue
+            job.lost.add(why)
+            self._log.warning("sandbox_lost", run=str(job.run), sandbox=name, reason=why)
+            with job.spool.warnings.open("a", encoding="utf-8") as file:
+                file.write(f"the sandbox was lost: {why}\n")
 
     def load(self) -> None:
         """Read every run's record from disk; a record that cannot be read is logged and left."""
@@ -277,8 +307,7 @@ class Sandboxes:
 
     def sandbox_names(self) -> set[str]:
         """Return the sandboxes that are really there, of all runtimes in use."""
-        names = {self._config.agent.runtime, *self._config.agent.allowed_runtimes}
-        return set().union(*(self._runtimes[name].names() for name in names))
+        return set().union(*(self._runtimes[name].names() for name in self._runtime_names()))
 
     def remove_orphan(self, name: str) -> None:
         """Remove a sandbox that no run owns."""

@@ -4,20 +4,83 @@ The job's script is never in it (Kubernetes rewrites `$$` and `$(NAME)`): the co
 the init from the node, and Slurm's steps enter it.
 """
 
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.config import Kubernetes
+from bridge.errors import ConfigError
 from bridge.runtimes.sandbox import Mount, SandboxSpec
+from bridge.slurm.hostlist import expand_hostlist
 
 INIT_PATH = "/sbridge/init"
 CONTAINER = "sandbox"
 
 
-def pod(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
-    """Return the v1 Pod for `spec`; `pull_policy` is a container's imagePullPolicy."""
+_LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
+_LONGEST_LABEL = 63
+_TOLERATION = re.compile(r"(?P<key>[^=:]*)(?:=(?P<value>[^:]*))?(?::(?P<effect>\w+))?")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the site adds to every pod, whatever the job; the defaults add nothing.
+
+    `kubernetes_node` is the only node that the pod may run on, "" for where it is played.
+    """
+
+    pull_policy: str = "IfNotPresent"
+    kubernetes_node: str = ""
+    priority_class: str = ""
+    runtime_class: str = ""
+    gpu_runtime_class: str = ""
+    gpu_resource: str = ""
+    pull_secrets: tuple[str, ...] = ()
+    tolerations: tuple[dict[str, str], ...] = field(default=())
+
+    @classmethod
+    def of(cls, settings: Kubernetes, node: str) -> "Site":
+        """Return what the configuration says for the Slurm node `node`."""
+        return cls(
+            pull_policy=settings.image_pull_policy,
+            kubernetes_node=kubernetes_node(settings, node),
+            priority_class=settings.priority_class,
+            runtime_class=settings.runtime_class,
+            gpu_runtime_class=settings.gpu_runtime_class,
+            gpu_resource=settings.gpu_resource,
+            pull_secrets=settings.image_pull_secrets,
+            tolerations=tuple(_toleration(text) for text in settings.tolerations),
+        )
+
+
+def kubernetes_node(settings: Kubernetes, node: str) -> str:
+    """Return the Kubernetes node of a Slurm node: the table's, else the one of the same name."""
+    for entry in settings.node_names:
+        slurm, separator, name = entry.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"kubernetes.node_names: {entry!r} is not SLURM=KUBERNETES")
+        if node in expand_hostlist(slurm):
+            return name
+    return node
+
+
+def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
+    """Return the v1 Pod for `spec` at a site."""
+    optional: dict[str, Any] = {
+        "affinity": _affinity(site.kubernetes_node),
+        "priorityClassName": site.priority_class,
+        "runtimeClassName": (spec.gpus and site.gpu_runtime_class) or site.runtime_class,
+        "imagePullSecrets": [{"name": name} for name in site.pull_secrets],
+        "tolerations": list(site.tolerations),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": spec.name, "labels": labels(spec)},
+        "metadata": {
+            "name": spec.name,
+            "labels": labels(spec),
+            "annotations": {"sbridge/user": spec.user, "sbridge/slurm-node": spec.node},
+        },
         "spec": {
             "restartPolicy": "Never",
             "hostNetwork": spec.host_network,
@@ -30,8 +93,9 @@ def pod(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
                 "supplementalGroups": list(spec.groups),
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec, pull_policy)],
+            "containers": [_container(spec, site)],
             "volumes": [_volume(index, mount) for index, mount in enumerate(spec.mounts)],
+            **{key: value for key, value in optional.items() if value},
         },
     }
 
@@ -42,25 +106,38 @@ def labels(spec: SandboxSpec) -> dict[str, str]:
         "app": "slurm-job",
         "job-id": str(spec.run.job_id),
         "sbridge/restart": str(spec.run.restart),
-        "sbridge/node": spec.node,
-        "sbridge/user": spec.user,
-        "sbridge/account": spec.account,
-        "sbridge/partition": spec.partition,
+        "sbridge/node": label(spec.node),
+        "sbridge/user": label(spec.user),
+        "sbridge/account": label(spec.account),
+        "sbridge/partition": label(spec.partition),
         "app.kubernetes.io/name": "slurm-job",
         "app.kubernetes.io/instance": spec.name,
         "app.kubernetes.io/managed-by": "sbridge",
     }
 
 
-def _container(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
+def selector(node: str) -> str:
+    """Return the label selector of the pods of a Slurm node."""
+    return f"app=slurm-job,sbridge/node={label(node)}"
+
+
+def label(text: str) -> str:
+    """Return `text` as a label's value, which allows few characters and 63 of them."""
+    return _LABEL_CHARACTERS.sub("-", text)[:_LONGEST_LABEL].strip("-_.")
+
+
+def _container(spec: SandboxSpec, site: Site) -> dict[str, Any]:
+    visible = ",".join(map(str, spec.gpus)) or "void"
     return {
         "name": CONTAINER,
         "image": spec.image,
-        "imagePullPolicy": pull_policy,
+        "imagePullPolicy": site.pull_policy,
         "command": [INIT_PATH, "-P"],
+        # For a GPU runtime class: exactly the devices that Slurm gave, and none without.
+        "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": visible}],
         # The steps choose their own directory; the image's may not exist or not be the user's.
         "workingDir": "/",
-        "resources": _resources(spec),
+        "resources": _resources(spec, site.gpu_resource),
         "securityContext": {
             "privileged": False,
             "allowPrivilegeEscalation": False,
@@ -74,13 +151,33 @@ def _container(spec: SandboxSpec, pull_policy: str) -> dict[str, Any]:
     }
 
 
-def _resources(spec: SandboxSpec) -> dict[str, Any]:
+def _resources(spec: SandboxSpec, gpu_resource: str) -> dict[str, Any]:
     amounts = {}
     if spec.cpus:
         amounts["cpu"] = str(spec.cpus)
     if spec.memory_mib:
         amounts["memory"] = f"{spec.memory_mib}Mi"
+    if spec.gpus and gpu_resource:
+        amounts[gpu_resource] = str(len(spec.gpus))
     return {"limits": amounts, "requests": dict(amounts)}
+
+
+def _affinity(node: str) -> dict[str, Any]:
+    """Pin to one node as DaemonSets do: through the scheduler, and by the node's own name."""
+    if not node:
+        return {}
+    here = {"key": "metadata.name", "operator": "In", "values": [node]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [here]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def _toleration(text: str) -> dict[str, str]:
+    """Read `key=value:effect` as kubectl taint writes it; without value or effect: any."""
+    match = _TOLERATION.fullmatch(text)
+    if match is None or not text:
+        raise ConfigError(f"kubernetes.tolerations: {text!r} is not KEY[=VALUE][:EFFECT]")
+    found = {name: value for name, value in match.groupdict().items() if value}
+    return {**found, "operator": "Equal" if "value" in found else "Exists"}
 
 
 def _volume(index: int, mount: Mount) -> dict[str, Any]:

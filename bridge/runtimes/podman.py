@@ -26,7 +26,7 @@ _REMOVE_TIMEOUT_S = 20.0
 _CONMON_INTERVAL_S = 0.01
 _OWN_CGROUPS = "/libpod_parent/"
 # Pulling is a step of its own, which a cancelled job can end and which has no time limit.
-_PULL_POLICY = "Never"
+_SITE = manifest.Site(pull_policy="Never")
 _UNKNOWN_IMAGE = "image not known"
 
 # What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
@@ -60,7 +60,7 @@ class PodmanRuntime:
 
     def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> Sandbox:
         """Play the pod; pulls the image first when the node lacks it."""
-        content = json.dumps(manifest.pod(spec, _PULL_POLICY), indent=1).encode()
+        content = json.dumps(manifest.pod(spec, _SITE), indent=1).encode()
         write_atomically(spool.manifest, content, survives_power_loss=False)
         waiter.say(f"starting {spec.image}")
         try:
@@ -157,7 +157,7 @@ class PodmanRuntime:
 
     def names(self) -> set[str]:
         """List the pods that carry this node's label."""
-        label = f"label=sbridge/node={self._node}"
+        label = f"label=sbridge/node={manifest.label(self._node)}"
         try:
             text = self._podman("pod", "ps", "--filter", label, "--format", "{{.Name}}")
         except CommandError as error:

@@ -23,7 +23,7 @@ class SandboxSpec:
     """One job's sandbox on one node, before any runtime has seen it.
 
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
-    means no limit.
+    means no limit. `gpus` are the node's GPUs that Slurm gave, by index.
     """
 
     name: str
@@ -40,6 +40,7 @@ class SandboxSpec:
     memory_mib: int
     mounts: tuple[Mount, ...]
     host_network: bool
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from bridge import command
 from bridge.config import Slurm
 from bridge.errors import CommandError, TemporaryError
+from bridge.slurm.hostlist import expand_hostlist
 
 REASON_PREFIX = "sbridge:"
 _UNREACHED = re.compile(r"contact slurm controller|timed out|connection|socket", re.IGNORECASE)
@@ -210,23 +211,6 @@ def parse_job(job_id: int, name: str, text: str) -> Job:
         end = following.start() if following else len(text)
         fields.setdefault(match[1], text[match.end() : end].strip())
     return Job(job_id, fields)
-
-
-def expand_hostlist(text: str) -> list[str]:
-    """Expand a hostlist such as `n[1-3,07],gpu1` as Slurm's hostlist(3) does for one bracket."""
-    names: list[str] = []
-    for part in re.findall(r"[^,\[]+(?:\[[^\]]*\][^,\[]*)?", text):
-        prefix, bracket, rest = part.partition("[")
-        if not bracket:
-            names.append(prefix)
-            continue
-        ranges, _, suffix = rest.partition("]")
-        for span in ranges.split(","):
-            low, dash, high = span.partition("-")
-            last = high if dash else low
-            numbers = range(int(low), int(last) + 1)
-            names += [f"{prefix}{number:0{len(low)}d}{suffix}" for number in numbers]
-    return names
 
 
 def _count_ids(text: str) -> int:

@@ -25,7 +25,7 @@ SPEC = SandboxSpec(
 
 
 def test_pod_is_as_agreed():
-    assert manifest.pod(SPEC, "Never") == {
+    assert manifest.pod(SPEC, manifest.Site(pull_policy="Never")) == {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -42,6 +42,7 @@ def test_pod_is_as_agreed():
                 "app.kubernetes.io/instance": "slurm-job-12-r1",
                 "app.kubernetes.io/managed-by": "sbridge",
             },
+            "annotations": {"sbridge/user": "alice", "sbridge/slurm-node": "n1"},
         },
         "spec": {
             "restartPolicy": "Never",
@@ -61,6 +62,7 @@ def test_pod_is_as_agreed():
                     "image": "nas-hub.local:5407/alpine:latest",
                     "imagePullPolicy": "Never",
                     "command": ["/sbridge/init", "-P"],
+                    "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
                     "workingDir": "/",
                     "resources": {
                         "limits": {"cpu": "2", "memory": "1000Mi"},
@@ -88,5 +90,5 @@ def test_pod_is_as_agreed():
 
 def test_no_allocation_means_no_limit():
     spec = dataclasses.replace(SPEC, cpus=0, memory_mib=0)
-    container = manifest.pod(spec, "Never")["spec"]["containers"][0]
+    container = manifest.pod(spec, manifest.Site())["spec"]["containers"][0]
     assert container["resources"] == {"limits": {}, "requests": {}}

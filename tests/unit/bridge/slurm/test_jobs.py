@@ -4,7 +4,7 @@ import pytest
 
 from bridge.config import Slurm
 from bridge.errors import TemporaryError
-from bridge.slurm.jobs import NodeShare, SlurmControl, expand_hostlist, kib, parse_job, seconds
+from bridge.slurm.jobs import NodeShare, SlurmControl, kib, parse_job, seconds
 
 # `scontrol -d -o show job` of Slurm 22.05.8; only the name is replaced.
 SHOWN = (
@@ -49,20 +49,6 @@ def test_a_name_that_looks_like_facts_changes_nothing():
 
 def test_a_comment_that_looks_like_facts_changes_nothing():
     assert shown().fields["JobState"] == "RUNNING"
-
-
-@pytest.mark.parametrize(
-    ("hostlist", "names"),
-    [
-        ("n1", ["n1"]),
-        ("n1,n2", ["n1", "n2"]),
-        ("n[1-3,07]", ["n1", "n2", "n3", "n07"]),
-        ("a[01-02]x,b", ["a01x", "a02x", "b"]),
-        ("", []),
-    ],
-)
-def test_hostlists_are_expanded(hostlist, names):
-    assert expand_hostlist(hostlist) == names
 
 
 def test_slurm_that_cannot_be_asked_is_not_slurm_that_says_no(tmp_path):
