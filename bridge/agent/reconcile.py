@@ -24,6 +24,7 @@ def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) ->
         jobs = slurm.jobs_on(node)
         _end_lost_runs(sandboxes, runs, jobs, log)
         _remove_orphans(sandboxes, names, jobs, log)
+        _remove_strays(sandboxes, slurm, log)
         if not sandboxes.node_fault and slurm.resume(node):
             log.info("node_resumed", node=node)
     except TemporaryError as error:
@@ -51,3 +52,13 @@ def _remove_orphans(sandboxes: Sandboxes, names: set[str], jobs: set[int], log: 
         if match and int(match[1]) not in jobs:
             sandboxes.remove_orphan(name)
             log.info("orphan_removed", sandbox=name)
+
+
+def _remove_strays(sandboxes: Sandboxes, slurm: SlurmControl, log: Any) -> None:
+    """Remove what a dead node's agent left, once Slurm said that its job is over."""
+    for runtime, name in sandboxes.strays():
+        match = _NAME.match(name)
+        job = slurm.job(int(match[1])) if match else None
+        if match and (job is None or job.is_over):
+            runtime.remove_stray(name)
+            log.info("stray_removed", sandbox=name)

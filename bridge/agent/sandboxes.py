@@ -314,3 +314,8 @@ class Sandboxes:
         for runtime in self._runtimes.values():
             if name in runtime.names():
                 runtime.remove(name, None)
+
+    def strays(self) -> list[tuple[Runtime, str]]:
+        """Return the sandboxes that other nodes' agents left, with their runtimes."""
+        runtimes = [self._runtimes[name] for name in self._runtime_names()]
+        return [(runtime, name) for runtime in runtimes for name in sorted(runtime.strays())]

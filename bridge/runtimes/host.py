@@ -17,3 +17,10 @@ class HostRuntime:
     def names(self) -> set[str]:
         """There are never any."""
         return set()
+
+    def strays(self) -> set[str]:
+        """There are never any."""
+        return set()
+
+    def remove_stray(self, _name: str) -> None:
+        """There are never any."""

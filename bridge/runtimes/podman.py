@@ -164,6 +164,13 @@ class PodmanRuntime:
             raise TemporaryError(f"podman could not be asked: {error}") from error
         return set(text.split())
 
+    def strays(self) -> set[str]:
+        """Other nodes' pods are not in this node's storage."""
+        return set()
+
+    def remove_stray(self, _name: str) -> None:
+        """There are never any."""
+
     def _podman(
         self, *arguments: str, timeout_s: float = 0, cancelled: threading.Event | None = None
     ) -> str:

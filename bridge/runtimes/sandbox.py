@@ -97,3 +97,12 @@ class Runtime(Protocol):
 
     def names(self) -> set[str]:
         """Return the names of the sandboxes of this node's agent; raises `TemporaryError`."""
+
+    def strays(self) -> set[str]:
+        """Return sandboxes that another node's agent should have removed long ago.
+
+        Only where this one may remove them; raises `TemporaryError`.
+        """
+
+    def remove_stray(self, name: str, /) -> None:
+        """Have such a sandbox removed by its own node; raises `TemporaryError`."""

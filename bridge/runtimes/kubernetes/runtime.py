@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge import kernel
@@ -30,6 +31,7 @@ _SLOW_S = 1.0
 _EVENTS_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # after so long are a slow pod's events read; then each 15 s
 _GONE_TIMEOUT_S = 10.0
 _RETRY_REMOVAL_S = 5.0
+_STRAY_AGE = timedelta(minutes=10)  # its own agent had two reconciliations' time
 
 
 class KubernetesRuntime:
@@ -49,6 +51,7 @@ class KubernetesRuntime:
     ) -> None:
         self._timeout_s = timeout_s
         self._log = log
+        self._node_label = manifest.label(node)
         self._site = manifest.Site.of(settings, node)
         self._api = Api(settings)
         self._pods = f"/api/v1/namespaces/{settings.namespace}/pods"
@@ -190,6 +193,28 @@ class KubernetesRuntime:
     def names(self) -> set[str]:
         """Return the pods with this node's label, as the watch knows them."""
         return self._watch.names()
+
+    def strays(self) -> set[str]:
+        """Return old pods of other Slurm nodes, whose agents may be dead."""
+        oldest = (datetime.now(UTC) - _STRAY_AGE).strftime("%Y-%m-%dT%H:%M:%SZ")
+        selector = f"app=slurm-job,sbridge/node!={self._node_label}"
+        try:
+            answer = self._api.get(self._pods, labelSelector=selector, resourceVersion="0")
+        except RefusedError as error:
+            raise TemporaryError(f"other nodes' pods cannot be listed: {error.message}") from error
+        metadata = [pod["metadata"] for pod in answer["items"]]
+        return {
+            pod["name"]
+            for pod in metadata
+            if pod["creationTimestamp"] < oldest and not pod.get("deletionTimestamp")
+        }
+
+    def remove_stray(self, name: str) -> None:
+        """Ask for its deletion; its own kubelet does it, and so says that it is done."""
+        try:
+            self._api.delete(f"{self._pods}/{name}")
+        except RefusedError as error:
+            raise TemporaryError(f"stray pod {name} cannot be deleted: {error.message}") from error
 
 
 class _SlowEvents:
