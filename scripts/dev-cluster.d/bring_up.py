@@ -20,6 +20,7 @@ from commands import Failure, attempt, call, wait_until
 from configuration import make_folders, write_configuration
 from daemon import START_TIMEOUT_S
 from files import LOCK, check_traversable, exclusive, make_folder
+from kubernetes import kubernetes_up, prepare_namespace
 from leftovers import pods, remove_leftovers
 from machine import claim_slot, make_users
 from roster import agent, database, munge, slurm, slurmctld, slurmd, slurmdbd, watcher
@@ -36,11 +37,13 @@ def up(wanted: Mapping[str, Any]) -> None:
     _check_packages()
     state = wanted_state()
     _refuse_foreign(state)
+    before = saved_cluster(state)
+    settings = Settings(**{**(asdict(before.settings) if before else {}), **wanted})
+    if settings.runtime == "kubernetes":
+        kubernetes_up()
     make_folder(state)
     check_traversable(state)
     with exclusive(state):
-        before = saved_cluster(state)
-        settings = Settings(**{**(asdict(before.settings) if before else {}), **wanted})
         slot = claim_slot(state, before.slot if before else None)
         cluster = Cluster(state, slot, settings)
         with Steps() as steps:
@@ -88,6 +91,8 @@ def _start_everything(cluster: Cluster, steps: Steps) -> None:
     steps.run("slurmdbd", slurmdbd(cluster).up)
     steps.finish(installed)  # slurm.conf includes two of its files
     steps.run("accounts", functools.partial(_make_accounts, cluster))
+    if cluster.settings.runtime == "kubernetes":
+        steps.run("kubernetes", functools.partial(prepare_namespace, cluster))
     agents = [steps.start(f"agent {node}", agent(cluster, node).up) for node in cluster.nodes]
     steps.run("slurmctld", slurmctld(cluster).up)
     _forget_killed_jobs(cluster)
@@ -147,7 +152,7 @@ def _make_accounts(cluster: Cluster) -> str:
 
 
 def _make_images(cluster: Cluster) -> str:
-    if cluster.settings.runtime != "podman":
+    if cluster.settings.runtime == "host":
         return "none wanted"
     command = [str(SCRIPTS / "make-images"), *cluster.podman]
     return call(command, cluster.podman_environment).strip().replace("\n", " ")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster import ADDRESS, CLUSTER_NAME, Cluster
 from files import make_folder, write
+from kubernetes import agent_kubeconfig, namespace, node_names
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 CPUS_PER_NODE = 4
@@ -33,7 +34,11 @@ def write_configuration(cluster: Cluster) -> None:
 
 def _template_values(cluster: Cluster) -> dict[str, str]:
     runtime = cluster.settings.runtime
-    allowed = [runtime] if runtime == "host" else [runtime, "host"]
+    allowed = {
+        "host": ["host"],
+        "podman": ["podman", "host"],
+        "kubernetes": ["kubernetes", "podman", "host"],
+    }
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     nproc = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     return {
@@ -51,7 +56,10 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "communication": _communication(),
         "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
         "runtime": runtime,
-        "allowed_runtimes": json.dumps(allowed),
+        "allowed_runtimes": json.dumps(allowed[runtime]),
+        "kubeconfig": str(agent_kubeconfig(cluster)),
+        "kubernetes_namespace": namespace(cluster),
+        "kubernetes_nodes": json.dumps(node_names(cluster) if runtime == "kubernetes" else []),
         "podman_options": json.dumps(cluster.podman_options),
         "nofile": str(1048576 if nofile < 0 else min(nofile, 1048576)),
         "nproc": str(32768 if nproc < 0 else min(nproc, 32768)),
@@ -59,10 +67,13 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
 
 
 def _node_line(cluster: Cluster, node: str) -> str:
+    cpus = CPUS_PER_NODE
+    if cluster.settings.runtime == "kubernetes":  # its scheduler believes in this machine's only
+        cpus = max(1, (os.cpu_count() or 1) // len(cluster.nodes))
     return (
         f"NodeName={node} NodeHostname=localhost"
         f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
-        f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_PER_NODE_MIB}"
+        f" CPUs={cpus} RealMemory={MEMORY_PER_NODE_MIB}"
     )
 
 
