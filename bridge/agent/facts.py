@@ -55,6 +55,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "runtime": job.state.runtime,
         "sandbox": job.state.sandbox_name,
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
+        "script": _asked(job, "script"),
         "warnings": _warnings(job),
         **_usage(job, slurm),
         **({} if job.request.is_nas_job else _own_logs(fields)),

@@ -49,6 +49,7 @@ class JobFacts:
     runtime: str = ""
     sandbox: str = ""
     workdir: str = ""
+    script: str = ""
     warnings: tuple[str, ...] = ()
     max_rss_kib: int | None = None
     cpu_s: float | None = None

@@ -29,6 +29,7 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "runtime": "podman",
         "sandbox": "sbridge-42-1",
         "workdir": "/workspace",
+        "script": "/mnt/nas/x.py",
         "warnings": ["--output was overridden"],
         "max_rss_kib": 2048,
         "cpu_s": 61.5,
