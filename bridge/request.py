@@ -23,8 +23,8 @@ MAX_CHARACTERS = 16 * 1024
 class SandboxRequest:
     """What a job asks of sbridge; empty strings mean "not asked for".
 
-    `image` is an image reference, `workdir` a path inside the sandbox, `script` a path on
-    the node, `runtime` a runtime's name, `tag` the watcher's name of a submission.
+    `image` is an image reference, `workdir` and `script` are paths where the job runs,
+    `runtime` a runtime's name, `tag` the watcher's name of a submission.
     """
 
     image: str = ""

@@ -130,6 +130,7 @@ class Step:
         for pair in answer.every("env"):
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
+        self._go_to(answer.first("cwd"))
         try:
             argv = answer.every("arg") + self._argv_for(answer.first("file"))
         except batch_script.UnrunnableError as error:
@@ -149,6 +150,16 @@ class Step:
         if not file:
             return self._argv
         return batch_script.substitute(self._argv, file, self._environment)
+
+    def _go_to(self, directory: bytes) -> None:
+        if not directory:
+            return
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            reason = os.fsencode(error.strerror or "")
+            place = _working_directory()
+            self._say(b"working directory %s: %s; using %s" % (directory, reason, place))
 
     def _accompany(self, connection: _socket.socket) -> int:
         wakeup = _catch_signals()

@@ -225,6 +225,8 @@ class Server:
         added = [pair for pair in blueprint.environment(given, None, job) if pair not in given]
         fields: wire.Fields = [("env", pair) for pair in added]
         fields += _file_to_run(message, job)
+        if job.request.asked.workdir:
+            fields.append(("cwd", job.request.asked.workdir.encode()))
         wire.send(connection, wire.Message("exec", fields))
 
     def _hand_over(

@@ -1,4 +1,4 @@
-"""What #K8S_SCRIPT does, with an image and without, by sbatch and by the NAS."""
+"""What #K8S_SCRIPT and #K8S_WORKDIR do, with an image and without, by sbatch and by the NAS."""
 
 import json
 
@@ -94,6 +94,14 @@ def test_a_dropped_file_of_directives_runs_the_named_file_and_the_summary_names_
     assert (results / "outputs/done").read_text() == "done\n"
     assert (summary["exit_code"], summary["script"]) == (0, str(file))
     assert f"Script: {file}\n" in (results / "job_summary.txt").read_text(encoding="utf-8")
+
+
+def test_without_an_image_the_working_directory_is_obeyed(run, folder):
+    assert run(f"#K8S_WORKDIR={folder}\npwd\n") == ("0:0", f"{folder}\n", "")
+    code, out, err = run("#K8S_WORKDIR=/no/such\npwd\n")
+    place = out.strip()
+    said = f"sbridge: working directory /no/such: No such file or directory; using {place}\n"
+    assert (code, err) == ("0:0", said)
 
 
 def wait_for_summary(cluster, name):

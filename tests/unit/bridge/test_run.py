@@ -105,3 +105,12 @@ def test_a_step_becomes_the_file_that_the_agent_names(become, tmp_path):
 def test_a_file_that_is_not_there_ends_the_step_like_a_shell(become, capfd):
     assert become(("file", b"/no/such.py")) == 127
     assert capfd.readouterr().err.startswith("sbridge: K8S_SCRIPT=/no/such.py: No such file")
+
+
+def test_a_step_without_a_sandbox_goes_to_its_working_directory(become, tmp_path, capfd):
+    (tmp_path / "there").mkdir()
+    become(("cwd", os.fsencode(tmp_path / "there")))
+    assert os.getcwd() == str(tmp_path / "there")
+    become(("cwd", b"/no/such"))
+    said = f"sbridge: working directory /no/such: No such file or directory; using {tmp_path}\n"
+    assert (os.getcwd(), capfd.readouterr().err) == (str(tmp_path), said)
