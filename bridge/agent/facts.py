@@ -38,6 +38,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     return {
         **identity(job),
         "name": fields.get("JobName", ""),
+        "job_file": _asked(job, "file"),
         "user": variables.get("SLURM_JOB_USER", ""),
         "account": variables.get("SLURM_JOB_ACCOUNT", ""),
         "partition": variables.get("SLURM_JOB_PARTITION", ""),

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from bridge.request import find
+
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
@@ -87,13 +89,16 @@ def test_a_dropped_file_of_directives_runs_the_named_file_and_the_summary_names_
     file = folder / "실험.sh"
     file.write_text('echo done > "$SBRIDGE_OUTPUTS/done"; echo "$0"\n')
     text = f"#!/bin/bash\n#SBATCH --mem=200\n{DEMO}#K8S_SCRIPT={file}\n"
-    cluster.drop("alice", "directives.sh", text)
-    summary = wait_for_summary(cluster, "directives.sh")
+    cluster.drop("alice", "지시문 (1).sh", text)
+    summary = wait_for_summary(cluster, "지시문 (1).sh")
     results = cluster.results / str(summary["job_id"])
     assert (results / "stdout.log").read_text() == f"{file}\n"
     assert (results / "outputs/done").read_text() == "done\n"
     assert (summary["exit_code"], summary["script"]) == (0, str(file))
-    assert f"Script: {file}\n" in (results / "job_summary.txt").read_text(encoding="utf-8")
+    assert summary["job_file"] == "지시문 (1).sh"
+    text = (results / "job_summary.txt").read_text(encoding="utf-8")
+    assert f"Script: {file}\n" in text
+    assert "Job file: 지시문 (1).sh\n" in text
 
 
 def test_without_an_image_the_working_directory_is_obeyed(run, folder):
@@ -104,14 +109,38 @@ def test_without_an_image_the_working_directory_is_obeyed(run, folder):
     assert (code, err) == ("0:0", said)
 
 
-def wait_for_summary(cluster, name):
-    """Wait for the results of the one dropped file of this name; return their summary."""
+@pytest.mark.parametrize(
+    ("lines", "has_room"),
+    [
+        ("", True),
+        (f"#SBATCH --comment={'x' * 500}\n", False),
+        (f"#K8S_WORKDIR=/{'x' * 500}\n", False),
+    ],
+    ids=["alone", "beside a long comment", "beside a long directive"],
+)
+def test_a_long_name_of_a_dropped_file_never_costs_the_submission(cluster, lines, has_room):
+    name = f"{'가' * 70} {has_room} {len(lines)}.sh"
+    cluster.drop("alice", name, f"#!/bin/bash\n#SBATCH --hold\n{lines}{DEMO}:\n")
+    job_id = job_of(cluster, name)
+    asked = find(cluster.job_field(job_id, "Comment"))
+    cluster.scancel(job_id)
+    assert (asked.file, asked.image) == (name if has_room else "", "localhost/sbridge-demo:latest")
+    assert asked.tag
+
+
+def job_of(cluster, name):
+    """Wait until the one dropped file of this name is a job; return the job's id."""
 
     def accepted():
         return [path for path in cluster.processed.iterdir() if path.name.endswith(f"_{name}")]
 
     cluster.wait_for(accepted, what=f"{name} in processed/")
-    job_id = accepted()[0].name.split("_")[0]
-    summary = cluster.results / job_id / "job_summary.json"
+    return int(accepted()[0].name.split("_")[0])
+
+
+def wait_for_summary(cluster, name):
+    """Wait for the results of the one dropped file of this name; return their summary."""
+    job_id = job_of(cluster, name)
+    summary = cluster.results / str(job_id) / "job_summary.json"
     cluster.wait_for(summary.exists, 60, what=f"results of job {job_id}")
     return json.loads(summary.read_text(encoding="utf-8"))

@@ -39,6 +39,11 @@ def test_what_the_job_asked_for_is_told(told):
     assert (found["image"], found["script"], found["tag"]) == ("a", "/mnt/한.py", "4f")
 
 
+def test_the_dropped_files_name_is_told(told):
+    assert told("sbridge1?tag=4f&file=%EC%8B%A4%ED%97%98%201.sh")["job_file"] == "실험 1.sh"
+    assert told("sbridge1?tag=4f")["job_file"] == ""
+
+
 def test_a_request_that_cannot_be_read_asks_for_nothing(told):
     found = told("sbridge1?script=%ff")
     assert (found["image"], found["script"], found["state"]) == ("", "", "COMPLETED")

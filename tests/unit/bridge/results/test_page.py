@@ -101,10 +101,12 @@ def test_a_job_of_which_nothing_is_known_still_gets_a_summary() -> None:
 def test_a_user_cannot_forge_lines_of_the_summary_with_names() -> None:
     skipped = Remarks()
     skipped.add("outputs/x\nSlurm state: COMPLETED\x1b[2J\udcff", "symlink")
-    facts = JobFacts.of({"job_id": 7, "name": "a\nb", "reason": "c\nd", "warnings": ["e\r\nf"]})
+    texts = {"name": "a\nb", "job_file": "x\nSlurm state: COMPLETED\u202e", "script": "/x\ny\x1b"}
+    facts = JobFacts.of({"job_id": 7, "reason": "c\nd", "warnings": ["e\r\nf"], **texts})
     text = page.text(facts, published(skipped=skipped), ["en"])
     assert "Slurm state" not in [line.split(":")[0] for line in text.splitlines()]
     assert "\x1b" not in text
+    assert "\u202e" not in text
     text.encode()
     content = summary.json_bytes(summary.document(facts, published(skipped=skipped), 0)).decode()
     assert "outputs/x\\\\nSlurm" in content
