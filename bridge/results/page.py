@@ -132,7 +132,7 @@ class _Page:
         ]
 
     def _logs(self) -> list[str]:
-        if self.facts.stdout_path:
+        if not self.facts.has_logs:
             return []
         return [
             f"  stdout.log        {self._log(self.published.stdout)}",

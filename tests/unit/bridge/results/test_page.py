@@ -18,7 +18,7 @@ def test_the_text_for_people_says_all_in_english_and_korean() -> None:
         == """\
 Job 42 (안녕.sh): failed
 
-The job ended with exit code 3; stderr.log should say why.
+The job ended with exit code 3. stderr.log should say why.
 Reason: NonZeroExitCode
 
 Job file: 안녕.sh
@@ -53,7 +53,7 @@ Warnings:
 
 작업 42 (안녕.sh): 실패
 
-작업이 종료 코드 3(으)로 끝났습니다. 이유는 stderr.log를 보세요.
+작업이 종료 코드 3(으)로 끝났습니다. 이유는 stderr.log 파일을 보세요.
 사유: NonZeroExitCode
 
 작업 파일: 안녕.sh
@@ -88,7 +88,8 @@ Slurm 상태: FAILED
 
 
 def test_a_job_of_which_nothing_is_known_still_gets_a_summary() -> None:
-    facts = JobFacts.of({"job_id": 7, "user": None, "warnings": None, "from_the_future": 1})
+    unknown = {"user": None, "warnings": None, "from_the_future": 1}
+    facts = JobFacts.of({"job_id": 7, "tag": "t", **unknown})
     text = page.text(facts, published(stdout=None), ["en"])
     assert text.startswith("Job 7 (?): ended\n\nHow the job ended is not known.\n\nIn this folder:")
     assert "stdout.log        could not be copied" in text
@@ -96,6 +97,17 @@ def test_a_job_of_which_nothing_is_known_still_gets_a_summary() -> None:
     assert content["stdout"] is None
     assert content["outcome"] == "unknown"
     assert content["started_at"] is None
+
+
+@pytest.mark.parametrize(
+    "paths", [{}, {"stdout_path": "/home/alice/o", "stderr_path": "/home/alice/e"}]
+)
+def test_a_job_whose_output_is_elsewhere_has_no_logs_here(paths: dict[str, str]) -> None:
+    facts = JobFacts.of({"job_id": 7, "state": "FAILED", "exit_code": 6, **paths})
+    text = page.text(facts, published(stdout=None, stderr=None), LANGUAGES)
+    assert "stdout.log" not in text
+    assert "stderr.log" not in text
+    assert text.count("/home/alice/e") == (4 if paths else 0)
 
 
 def test_a_user_cannot_forge_lines_of_the_summary_with_names() -> None:
