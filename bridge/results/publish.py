@@ -47,7 +47,7 @@ def publish(plan: Plan, out: int, folder: ResultFolder) -> Published:
     """
     folder.remove_drafts()
     facts = JobFacts.of(plan.facts)
-    published = _Publication(folder, has_logs=not facts.stdout_path).run(out)
+    published = _Publication(folder, has_logs=facts.has_logs).run(out)
     published_at = time.time()
     text = page.text(facts, published, plan.languages, time.localtime)
     folder.write(page.NAME, text.encode("utf-8", "backslashreplace"))

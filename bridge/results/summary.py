@@ -49,6 +49,7 @@ class JobFacts:
     runtime: str = ""
     sandbox: str = ""
     workdir: str = ""
+    script: str = ""
     warnings: tuple[str, ...] = ()
     max_rss_kib: int | None = None
     cpu_s: float | None = None
@@ -69,8 +70,15 @@ class JobFacts:
         return cls(**values)
 
     @property
+    def has_logs(self) -> bool:
+        """Whether its output comes here, as that of a job that the watcher submitted does."""
+        return bool(self.tag)
+
+    @property
     def ending(self) -> Ending:
-        return Ending(self.state, self.exit_code, self.signal, self.started is not None)
+        path = "" if self.stderr_path == "/dev/null" else printable(self.stderr_path)
+        log = "stderr.log" if self.has_logs else path
+        return Ending(self.state, self.exit_code, self.signal, self.started is not None, log)
 
 
 @dataclass(frozen=True)
