@@ -83,7 +83,10 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class Published:
-    """What is in the result folder; None for a log that could not be published."""
+    """What is in the result folder; None for a log that could not be published.
+
+    `checksums_sha256` is "" until checksums.txt is there.
+    """
 
     stdout: Copied | None
     stderr: Copied | None
@@ -91,7 +94,7 @@ class Published:
     size: int
     skipped: Remarks
     notes: Remarks
-    checksums_sha256: str
+    checksums_sha256: str = ""
 
 
 def document(facts: JobFacts, published: Published, published_at: float) -> dict[str, Any]:
