@@ -78,6 +78,14 @@ class Cluster:
         return self.etc / "slurm.conf"
 
     @property
+    def sbridge_slurm_conf(self) -> Path:
+        """The same file by a name that only the agents and the watcher use.
+
+        Their commands get an environment made for them, without MARK: SLURM_CONF marks these.
+        """
+        return self.etc / "slurm-for-sbridge.conf"
+
+    @property
     def containers_conf(self) -> Path:
         return self.etc / "containers.conf"
 
