@@ -9,7 +9,7 @@ from pathlib import Path
 from commands import PATH, Failure
 from files import write
 
-DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root makes it
+DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root's, or `up` refuses it
 CLUSTER_NAME = "dev"
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20000  # below the kernel's ephemeral ports

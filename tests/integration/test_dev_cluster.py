@@ -185,6 +185,15 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(own):
     assert f"{foreign} is not empty and holds no cluster" in ran.stderr
 
 
+def test_a_state_folder_of_an_ordinary_user_is_refused(own):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as foreign:
+        os.chown(foreign, pwd.getpwnam("bob").pw_uid, -1)
+        ran = type(own)(Path(foreign)).dev_cluster("up")
+        assert os.listdir(foreign) == []
+    assert ran.returncode == 1
+    assert f"{foreign} belongs to uid {pwd.getpwnam('bob').pw_uid}" in ran.stderr
+
+
 def test_a_state_folder_that_users_cannot_reach_is_refused(own):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:
         ran = type(own)(Path(closed, "state")).dev_cluster("up")
