@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cgroups
 from cluster import MARK, Cluster, slot_ports
-from commands import attempt
+from commands import attempt, wait_until
 from daemon import recorded
 from ports import listening_ports
 from processes import all_pids, ancestors, command_line, kill_all, parent_of
