@@ -216,7 +216,7 @@ def _requests(audit: Path, start: int) -> Counter[str]:
 
 
 def agent(cluster: Cluster, _runs: int) -> list[Result]:
-    """The agents' memory, and what they do while nothing happens."""
+    """Look at the agents' memory, and at what they do while nothing happens."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if _is_agent(path, cluster)]
     before = {pid: _cpu_s(pid) for pid in pids}
     time.sleep(IDLE_S)
