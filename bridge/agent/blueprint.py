@@ -108,11 +108,8 @@ def _mounts(
     ]
     if script_dir is not None:
         mounts.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
-    for text in config.sandbox.mounts:
-        path, _, option = text.partition(":")
-        if os.path.isdir(path):
-            mounts.append(Mount(path, path, read_only=option == "ro"))
-    return tuple(mounts)
+    wanted = map(Mount.of, config.sandbox.mounts)
+    return (*mounts, *(mount for mount in wanted if os.path.isdir(mount.source)))
 
 
 def groups_of(uid: int, gid: int) -> list[int]:
