@@ -9,6 +9,7 @@ import sys
 import click
 
 from bridge.cli.config import config
+from bridge.cli.kubernetes import kubernetes
 from bridge.errors import ConfigError, SbridgeError
 from bridge.version import VERSION
 
@@ -23,6 +24,7 @@ def cli() -> None:
 
 
 cli.add_command(config)
+cli.add_command(kubernetes)
 
 
 def main() -> None:
