@@ -33,10 +33,10 @@ class Api:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
             connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            content = json.loads(answer.read())
+            told = json.loads(answer.read())
         if answer.status >= 300 and answer.status not in (404, 409):
-            raise SystemExit(f"bench: {method} {path}: {content.get('message')}")
-        return content
+            raise SystemExit(f"bench: {method} {path}: {told.get('message')}")
+        return told
 
     def events(self, path: str) -> Iterator[Any]:
         """Watch a collection from now on."""
@@ -209,8 +209,10 @@ def _requests(audit: Path, start: int) -> Counter[str]:
         for line in file:
             entry = json.loads(line)
             user = entry["user"]["username"]
+            if not user.endswith(":sbridge-agent") or entry["stage"] != "ResponseComplete":
+                continue
             request = f"{entry['verb']} {entry['objectRef']['resource']}"
-            if user.endswith(":sbridge-agent") and request not in ("watch pods", "list pods"):
+            if request not in ("watch pods", "list pods"):
                 found[request] += 1
     return found
 
