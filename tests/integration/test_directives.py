@@ -1,6 +1,7 @@
 """What #K8S_SCRIPT and #K8S_WORKDIR do, with an image and without, by sbatch and by the NAS."""
 
 import json
+import re
 
 import pytest
 
@@ -11,6 +12,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
 BUSYBOX = "#K8S_IMAGE=localhost/busybox:latest\n"
 IMAGES = {"in an image": DEMO, "on the node": ""}
+# What a start that takes more than two seconds is told with, on a busy machine.
+SLOW_START = re.compile(r"^sbridge: (?:starting|waiting for|the sandbox is) .*\n", re.MULTILINE)
 TELL = '#!/bin/bash\nprintf "%s|" "$K8S_SCRIPT" "$0" "$@"; exit 5\n'
 
 
@@ -32,7 +35,8 @@ def run(cluster, folder):
         job_id = int(cluster.as_user("alice", command))
         cluster.wait_job(job_id)
         ended = cluster.job_field(job_id, "ExitCode")
-        return ended, (folder / "out").read_text(), (folder / "err").read_text()
+        said = SLOW_START.sub("", (folder / "err").read_text())
+        return ended, (folder / "out").read_text(), said
 
     return run
 
@@ -73,10 +77,8 @@ def test_python_runs_a_file_that_says_nothing_else(run, folder):
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES.keys())
 def test_a_file_that_cannot_be_run_fails_the_job_and_says_why(cluster, run, folder, image):
     code, _, err = run(f"{image}#K8S_SCRIPT=/srv/no such\n")
-    assert (code, err.startswith("sbridge: K8S_SCRIPT=/srv/no such: No such file")) == (
-        "127:0",
-        True,
-    ), err
+    assert code == "127:0"
+    assert err.startswith("sbridge: K8S_SCRIPT=/srv/no such: No such file")
     file = folder / "x.sh"
     file.write_text(TELL)
     file.chmod(0o600)  # root's
