@@ -131,6 +131,11 @@ class Cluster:
     # --- Where things are ---
 
     @property
+    def slot(self) -> int:
+        slot: int = json.loads((self.state / "cluster.json").read_text())["slot"]
+        return slot
+
+    @property
     def nas(self) -> Path:
         return self.state / "nas"
 
@@ -275,9 +280,9 @@ class Cluster:
     def _is_sandbox(self, cgroup: Path) -> bool:
         """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
         pids: list[str] = []
-        for folder in (cgroup, *cgroup.rglob("*/")):
+        for folder, _, _ in os.walk(cgroup):  # which bears that they vanish meanwhile
             with contextlib.suppress(OSError):
-                pids += (folder / "cgroup.procs").read_text().split()
+                pids += Path(folder, "cgroup.procs").read_text().split()
         return not pids or any(f"{self.state}/podman/" in _mountinfo(pid) for pid in pids)
 
     def leftovers(self) -> list[str]:
