@@ -227,6 +227,11 @@ class Cluster:
             time.sleep(0.1)
         return state
 
+    def start_requeued(self, job_id: int) -> None:
+        """Let a requeued job start now: Slurm keeps it back for two minutes."""
+        self.wait_job(job_id, "PENDING")
+        self.scontrol("update", f"JobId={job_id}", "StartTime=now")
+
     def accounting(self, job_id: int, step: str = "") -> dict[str, str]:
         """Return sacct's record of a job, or of one of its steps ("batch", "0"), by column."""
         selected = f"{job_id}.{step}" if step else str(job_id)

@@ -76,12 +76,6 @@ def running(cluster, submit):
     return running
 
 
-def start_again(cluster, job_id):
-    """Let a requeued job start now: Slurm keeps it back for two minutes."""
-    cluster.wait_job(job_id, "PENDING")
-    cluster.scontrol("update", f"JobId={job_id}", "StartTime=now")
-
-
 @pytest.fixture
 def both(run):
     """Run a body natively and in a sandbox."""
@@ -250,7 +244,7 @@ def test_a_dead_agent_drains_the_node_with_our_reason_and_its_return_resumes_it(
     cluster.wait_for(cluster.drained_nodes)
     assert all(reason.startswith("sbridge: prepare") for reason in cluster.drained_nodes().values())
     cluster.start_agents()
-    start_again(cluster, job_id)
+    cluster.start_requeued(job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.out == b"ran\n"
     cluster.wait_for(lambda: cluster.drained_nodes() == {})
@@ -269,7 +263,7 @@ def test_requeue_gets_a_new_sandbox(cluster, submit):
     job_id, out, err = submit(script(body), "--open-mode=append", "--requeue")
     cluster.wait_for(lambda: out.exists() and b"run" in out.read_bytes())
     cluster.scontrol("requeue", str(job_id))
-    start_again(cluster, job_id)
+    cluster.start_requeued(job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.end == ("COMPLETED", "0:0"), ran.err
     assert ran.out == b"run\nrun 1\n"
