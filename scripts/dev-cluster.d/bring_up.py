@@ -14,7 +14,7 @@ from cluster import (
     Cluster,
     Settings,
     saved_cluster,
-    state_folder,
+    wanted_state,
 )
 from commands import Failure, attempt, call, wait_until
 from configuration import make_folders, write_configuration
@@ -34,7 +34,7 @@ ACCOUNT = "lab"
 def up(wanted: Mapping[str, Any]) -> None:
     """Bring the cluster up, or to what is wanted now."""
     _check_packages()
-    state = state_folder()
+    state = wanted_state()
     _refuse_foreign(state)
     make_folder(state)
     check_traversable(state)
@@ -72,11 +72,11 @@ def _stop_work(cluster: Cluster) -> str:
 
 
 def _check_packages() -> None:
-    missing = attempt([str(SCRIPTS / "packages"), "--missing"]).stdout.split()
+    missing = attempt([str(SCRIPTS / "packages"), "--missing", "slurm"]).stdout.split()
     if missing:
         raise Failure(
             f"Missing packages: {' '.join(missing)}\n"
-            f"Install them with: scripts/packages --install\n"
+            f"Install them with: scripts/packages --install slurm\n"
             f"or with:           apt-get install --no-install-recommends {' '.join(missing)}"
         )
 

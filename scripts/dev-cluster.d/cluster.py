@@ -1,13 +1,12 @@
 """One cluster: its settings, its paths, and its share of what is global on a machine."""
 
 import json
-import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from commands import PATH, Failure
 from files import write
+from state import state_folder
 
 DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root's, or `up` refuses it
 CLUSTER_NAME = "dev"
@@ -156,14 +155,9 @@ def slot_ports(slot: int) -> range:
     return range(first, first + PORTS_PER_SLOT)
 
 
-def state_folder() -> Path:
-    """Return the state folder that was asked for, refusing those that cannot work."""
-    state = Path(os.environ.get("SBRIDGE_DEV_STATE") or DEFAULT_STATE).resolve()
-    if not re.fullmatch(r"/[A-Za-z0-9._/-]+", str(state)):
-        raise Failure(f"SBRIDGE_DEV_STATE must be a plain absolute path, not {str(state)!r}.")
-    if len(str(state)) > 60:
-        raise Failure(f"{state}: longer than 60 characters; unix sockets in it could not be used.")
-    return state
+def wanted_state() -> Path:
+    """Return the state folder that was asked for."""
+    return state_folder("SBRIDGE_DEV_STATE", DEFAULT_STATE)
 
 
 def saved_cluster(state: Path) -> Cluster | None:
@@ -178,7 +172,7 @@ def saved_cluster(state: Path) -> Cluster | None:
 
 def existing_cluster() -> Cluster:
     """Return the saved cluster; without one there is nothing to do."""
-    state = state_folder()
+    state = wanted_state()
     cluster = saved_cluster(state)
     if cluster is None:
         raise Failure(f"There is no cluster in {state}; `scripts/dev-cluster up` makes one.")

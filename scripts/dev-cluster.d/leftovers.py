@@ -3,7 +3,6 @@
 List, remove, list again: what the second list shows is a real leftover.
 """
 
-import signal
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import cgroups
 from cluster import MARK, Cluster, slot_ports
 from commands import attempt, wait_until
 from daemon import recorded
-from machine import listening_ports
-from processes import STOP_TIMEOUT_S, all_pids, ancestors, command_line, parent_of, send
+from ports import listening_ports
+from processes import all_pids, ancestors, command_line, kill_all, parent_of
+from remains import mounts, open_sockets, unmount_all
 from roster import BASE_DAEMONS
 
 PODMAN_TIMEOUT_S = 60.0
@@ -32,7 +32,7 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
     counts = {
         "containers": _remove_containers(cluster),
         "processes": processes + _kill_processes(cluster),  # what Podman started for the removal
-        "mounts": _unmount_all(cluster),
+        "mounts": unmount_all(cluster.state),
         "cgroups": _remove_cgroups(cluster, pod_ids),
     }
     cgroups.remove_empty_parents()
@@ -41,17 +41,12 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
 
 def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
     """Return everything of this cluster that is still there, in words."""
-    open_sockets = {
-        line.split()[-1]
-        for line in Path("/proc/net/unix").read_text().splitlines()
-        if line.split()[-1].startswith(f"{cluster.state}/")
-    }
     open_ports = listening_ports() & set(slot_ports(cluster.slot))
     return [
         *(f"process {pid}: {command_line(pid)}" for pid in sorted(_job_processes(cluster))),
-        *(f"mount {path}" for path in _mounts(cluster)),
+        *(f"mount {path}" for path in mounts(cluster.state)),
         *(f"cgroup {path}" for path in _job_cgroups(cluster, pod_ids)),
-        *(f"socket {path}" for path in sorted(open_sockets)),
+        *(f"socket {path}" for path in open_sockets(cluster.state)),
         *(f"open port {port}" for port in sorted(open_ports)),
     ]
 
@@ -115,21 +110,7 @@ def _base_daemons(cluster: Cluster) -> set[int]:
 
 def _kill_processes(cluster: Cluster) -> int:
     """Kill what scancel did not reach, and whatever that may start meanwhile."""
-    found: set[int] = set()
-
-    def none_left() -> bool:
-        # Stopped first, so that none makes new ones. Those whose parent then dies are continued by
-        # the kernel (an orphaned process group), hence more than one round.
-        stopped: set[int] = set()
-        while more := _job_processes(cluster) - stopped:
-            send(signal.SIGSTOP, more)
-            stopped |= more
-        send(signal.SIGKILL, stopped)
-        found.update(stopped)
-        return not stopped
-
-    wait_until(none_left, STOP_TIMEOUT_S)
-    return len(found)
+    return kill_all(lambda: _job_processes(cluster))
 
 
 def _remove_containers(cluster: Cluster) -> int:
@@ -145,16 +126,3 @@ def _remove_containers(cluster: Cluster) -> int:
 def _podman(cluster: Cluster, *arguments: str) -> str:
     argv = [*cluster.podman, *arguments]
     return attempt(argv, cluster.podman_environment, PODMAN_TIMEOUT_S).stdout
-
-
-def _mounts(cluster: Cluster) -> list[str]:
-    """Return what is mounted below the state folder, latest first."""
-    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [row[4] for row in reversed(rows) if row[4].startswith(f"{cluster.state}/")]
-
-
-def _unmount_all(cluster: Cluster) -> int:
-    found = _mounts(cluster)
-    for path in found:
-        attempt(["umount", path])
-    return len(found)

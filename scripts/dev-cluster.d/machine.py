@@ -1,66 +1,31 @@
 """What all clusters of a machine share: the slots, which keep them apart, and the test users.
 
-A small record says which state folder holds which slot and which users were made here. Whoever
-goes last removes these users; those that were there before stay.
+Whoever goes last removes the users that were made here; those that were there before stay.
 """
 
-import contextlib
-import fcntl
 import grp
-import json
 import pwd
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cgroups
 from cluster import USERS, Cluster, slot_nodes, slot_ports
-from commands import Failure, call
-from files import write
+from commands import call
+from ports import listening_ports
+from slots import Slots
 
-REGISTRY = Path("/var/lib/sbridge-dev.json")
-REGISTRY_LOCK = Path("/run/lock/sbridge-dev.lock")
 SLOTS = 100
 # alice is in one group more than her own, so that tests can see supplementary groups.
 GROUP = "research"
 GROUP_MEMBER = "alice"
 
 
-@contextlib.contextmanager
-def _registry() -> Iterator[dict[str, Any]]:
-    """Give the machine-wide record to one process at a time, and keep what it changed."""
-    REGISTRY_LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with REGISTRY_LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        record: dict[str, Any] = {"slots": {}, "made": []}
-        with contextlib.suppress(FileNotFoundError):
-            record = json.loads(REGISTRY.read_text())
-        slots = record["slots"]
-        for slot in [slot for slot, state in slots.items() if not Path(state).is_dir()]:
-            del slots[slot]
-        try:
-            yield record
-        finally:
-            if slots or record["made"]:
-                write(REGISTRY, json.dumps(record))
-            else:
-                REGISTRY.unlink(missing_ok=True)
-
-
 def claim_slot(state: Path, wanted: int | None) -> int:
     """Return this cluster's slot, its old one where that is still free."""
-    with _registry() as record:
-        slots: dict[str, str] = record["slots"]
-        for slot, holder in slots.items():
-            if holder == str(state):
-                return int(slot)
-        candidates: list[int] = [*([] if wanted is None else [wanted]), *range(SLOTS)]
-        for candidate in candidates:
-            if str(candidate) not in slots and _is_free(candidate):
-                slots[str(candidate)] = str(state)
-                return candidate
-    ports = f"{slot_ports(0)[0]} and {slot_ports(SLOTS - 1)[-1]}"
-    raise Failure(f"All {SLOTS} slots of this machine are taken: no free ports between {ports}.")
+    return _slots().claim(state, wanted)
+
+
+def _slots() -> Slots:
+    return Slots("sbridge-dev", SLOTS, _is_free)
 
 
 def _is_free(slot: int) -> bool:
@@ -69,19 +34,9 @@ def _is_free(slot: int) -> bool:
     return not ports_in_use and not cgroups.of_nodes(slot_nodes(slot))
 
 
-def listening_ports() -> set[int]:
-    """Return the TCP ports on which somebody listens."""
-    ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(FileNotFoundError):
-            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
-            ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
-    return ports
-
-
 def make_users() -> str:
     """Make the test users that are missing, and remember which ones were made here."""
-    with _registry() as record:
+    with _slots().record() as record:
         made = record["made"]
         if not _has_group(GROUP):
             call(["groupadd", GROUP])
@@ -97,7 +52,7 @@ def make_users() -> str:
 
 def release(cluster: Cluster) -> list[str]:
     """Give the slot back; whoever is last removes the users and groups that were made."""
-    with _registry() as record:
+    with _slots().record() as record:
         record["slots"].pop(str(cluster.slot), None)
         if record["slots"]:
             return []

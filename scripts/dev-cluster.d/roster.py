@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster import Cluster
 from commands import attempt
 from daemon import Daemon, accepts
-from machine import listening_ports
+from ports import listening_ports
 
 # What the rest stands on, in the order in which it is stopped.
 BASE_DAEMONS = ("slurmdbd", "mariadbd", "munged")

@@ -4,7 +4,7 @@ import functools
 import subprocess
 import time
 
-from cluster import Cluster, saved_cluster, state_folder
+from cluster import Cluster, saved_cluster, wanted_state
 from commands import Failure, wait_until
 from daemon import recorded, stop_all, stop_recorded
 from files import exclusive
@@ -17,7 +17,7 @@ from steps import Steps
 
 def down(purge: bool) -> None:
     """End everything of the cluster; with `purge` remove its files too."""
-    state = state_folder()
+    state = wanted_state()
     cluster = saved_cluster(state)
     if cluster is None:
         print(f"There is no cluster in {state}.")

@@ -34,7 +34,7 @@ def check_traversable(path: Path) -> None:
         if not folder.stat().st_mode & 0o001:
             raise Failure(
                 f"{folder} is closed to ordinary users, so jobs could not reach {path}.\n"
-                f"Choose another state folder with SBRIDGE_DEV_STATE, or: chmod o+x {folder}"
+                f"Choose another state folder, or: chmod o+x {folder}"
             )
 
 

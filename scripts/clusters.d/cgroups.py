@@ -1,7 +1,8 @@
-"""The cgroups that Slurm and Podman make for a cluster's jobs.
+"""The cgroups that Slurm, Podman and the kubelet make for a cluster's jobs.
 
 Slurm calls a node's top one slurm_<node> in each hierarchy of cgroup v1, and
-<node>_slurmstepd.scope in v2. Podman calls a pod's by its id.
+<node>_slurmstepd.scope in v2. Podman calls a pod's by its id. The kubelet's are below one of a
+name of ours.
 """
 
 import contextlib
@@ -14,7 +15,13 @@ PODMAN_PARENT = "libpod_parent"
 
 def of_nodes(nodes: Collection[str]) -> list[Path]:
     """Return all cgroups of these nodes' jobs, deepest first."""
-    names = {f"slurm_{node}" for node in nodes} | {f"{node}_slurmstepd.scope" for node in nodes}
+    return named(
+        {f"slurm_{node}" for node in nodes} | {f"{node}_slurmstepd.scope" for node in nodes}
+    )
+
+
+def named(names: Collection[str]) -> list[Path]:
+    """Return the cgroups of these names in every hierarchy, and all below them, deepest first."""
     return _below(path for path in _upper_levels() if path.name in names)
 
 
@@ -22,6 +29,25 @@ def of_pods(pods: Collection[str]) -> list[Path]:
     """Return all cgroups of these pods, deepest first."""
     parents = [path for path in _upper_levels() if path.name == PODMAN_PARENT]
     return _below(parent / pod for parent in parents for pod in pods)
+
+
+def make(name: str) -> None:
+    """Make a cgroup at the top of every hierarchy that has controllers; none of it limits."""
+    for hierarchy in _hierarchies():
+        (hierarchy / name).mkdir(exist_ok=True)
+        # A new cpuset is empty, and nothing may join it.
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            if (hierarchy / name / setting).exists() and (hierarchy / setting).exists():
+                (hierarchy / name / setting).write_text((hierarchy / setting).read_text())
+
+
+def _hierarchies() -> set[Path]:
+    """Return where each hierarchy begins: one in cgroup v2, one for each controller in v1."""
+    if (ROOT / "cgroup.controllers").exists():
+        controllers = (ROOT / "cgroup.controllers").read_text().split()
+        (ROOT / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+        return {ROOT}
+    return {path.resolve() for path in ROOT.iterdir() if (path / "cgroup.procs").exists()}
 
 
 def pids(paths: Collection[Path]) -> set[int]:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cluster import Cluster
 from commands import Failure, wait_until
 from files import write
 from processes import end_processes, start_time
@@ -27,6 +26,19 @@ def _at_once() -> bool:
     return True
 
 
+class Home(Protocol):
+    """What a daemon needs of its cluster."""
+
+    @property
+    def run(self) -> Path: ...
+
+    @property
+    def log(self) -> Path: ...
+
+    @property
+    def daemon_environment(self) -> dict[str, str]: ...
+
+
 @dataclass
 class Daemon:
     """One daemon of a cluster: how it is started, and how one sees that it works.
@@ -35,7 +47,7 @@ class Daemon:
     `address` is for people to read; `notifies` says that it sends READY=1 as to systemd.
     """
 
-    cluster: Cluster
+    cluster: Home
     name: str
     argv: list[str]
     ready: Callable[[], bool] = _at_once

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from commands import Failure, wait_until
@@ -33,6 +33,32 @@ def end_processes(pids: Sequence[int]) -> None:
         if wait_until(lambda: not left(), STOP_TIMEOUT_S):
             return
     raise Failure(f"Processes that even SIGKILL does not end: {left()}")
+
+
+def kill_all(find: Callable[[], set[int]]) -> int:
+    """Kill the processes that `find` finds, and whatever those may start meanwhile; count them."""
+    found: set[int] = set()
+
+    def none_left() -> bool:
+        # Stopped first, so that none makes new ones. Those whose parent then dies are continued by
+        # the kernel (an orphaned process group), hence more than one round.
+        stopped: set[int] = set()
+        while more := find() - stopped:
+            send(signal.SIGSTOP, more)
+            stopped |= more
+        send(signal.SIGKILL, stopped)
+        found.update(stopped)
+        return not stopped
+
+    wait_until(none_left, STOP_TIMEOUT_S)
+    return len(found)
+
+
+def has_in_environment(pid: int, setting: str) -> bool:
+    """Whether a process was started with that NAME=VALUE in its environment."""
+    with contextlib.suppress(OSError):
+        return setting.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:

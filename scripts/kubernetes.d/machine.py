@@ -1,0 +1,94 @@
+"""What a cluster takes of the machine: a slot, names in /etc/hosts, bridges and cgroups."""
+
+from pathlib import Path
+
+import cgroups
+from cluster import (
+    ADDRESS,
+    REGISTRY_HOST,
+    SLOTS,
+    Cluster,
+    Node,
+    registry_port,
+    slot_nodes,
+    slot_ports,
+)
+from commands import attempt, call
+from ports import listening_ports
+from slots import Slots
+
+HOSTS = Path("/etc/hosts")
+
+
+def _is_free(slot: int) -> bool:
+    """Whether nobody else uses the slot's ports or node names."""
+    ports = {*slot_ports(slot), registry_port(slot)}
+    return not listening_ports() & ports and not cgroups.named(
+        {f"sbridge-{node}" for node in slot_nodes(slot)}
+    )
+
+
+SHARED = Slots("sbridge-k8s", SLOTS, _is_free)
+
+
+def claim_slot(state: Path, wanted: int | None) -> int:
+    """Return this cluster's slot, its old one where that is still free."""
+    return SHARED.claim(state, wanted)
+
+
+def release(cluster: Cluster) -> None:
+    """Give the slot and the names back."""
+    with SHARED.record() as record:
+        record["slots"].pop(str(cluster.slot), None)
+        _write_hosts(cluster, [])
+
+
+def prepare(cluster: Cluster) -> str:
+    """Make what the kubelets and containerds expect to find on their machine."""
+    names = [REGISTRY_HOST, *(node.name for node in cluster.nodes)]
+    with SHARED.record():
+        _write_hosts(cluster, [f"{ADDRESS} {' '.join(names)} {_mark(cluster)}"])
+    for node in cluster.nodes:
+        cgroups.make(node.cgroup)
+        _make_bridge(node)
+    return " ".join(f"{node.name} {node.gateway}" for node in cluster.nodes)
+
+
+def hosts_lines(cluster: Cluster) -> list[str]:
+    """Return the lines of /etc/hosts that belong to this cluster."""
+    return [line for line in HOSTS.read_text().splitlines() if line.endswith(_mark(cluster))]
+
+
+def _mark(cluster: Cluster) -> str:
+    return f"# sbridge: scripts/kubernetes, {cluster.state}"
+
+
+def _write_hosts(cluster: Cluster, ours: list[str]) -> None:
+    """Replace this cluster's lines; in place, because the file may be a mount of its own."""
+    text = HOSTS.read_text()
+    others = [line for line in text.splitlines() if not line.endswith(_mark(cluster))]
+    wanted = "".join(f"{line}\n" for line in [*others, *ours])
+    if wanted != text:
+        HOSTS.write_text(wanted)
+
+
+def _make_bridge(node: Node) -> None:
+    """Make the pods' bridge with its address, and let nothing be forwarded for it.
+
+    CNI would make it too, but with an address it also turns on forwarding for the whole machine.
+    """
+    if not has_bridge(node):
+        call(["ip", "link", "add", node.bridge, "type", "bridge"])
+    address = f"{node.gateway}/{node.pod_network.prefixlen}"
+    call(["ip", "address", "replace", address, "dev", node.bridge])
+    call(["ip", "link", "set", node.bridge, "up"])
+
+
+def remove_bridge(node: Node) -> bool:
+    """Remove the pods' bridge; True when it was there."""
+    return attempt(["ip", "link", "delete", node.bridge]).returncode == 0
+
+
+def has_bridge(node: Node) -> bool:
+    """Whether the pods' bridge is there."""
+    return Path("/sys/class/net", node.bridge).exists()
