@@ -43,8 +43,8 @@ def up(wanted: Mapping[str, Any]) -> None:
         slot = claim_slot(state, before.slot if before else None)
         cluster = Cluster(state, slot, program_folder(), settings)
         with Steps() as steps:
-            if before and before.settings != settings:
-                steps.run("old options", functools.partial(stop, before))
+            if before and before.settings.nodes > settings.nodes:
+                steps.run("old nodes", functools.partial(stop, before))
             cluster.save()
             write_configuration(cluster)
             _start_everything(cluster, steps)
