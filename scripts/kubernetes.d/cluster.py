@@ -110,6 +110,7 @@ class Cluster:
         """What `env` prints: enough for kubectl, ctr and skopeo to find this cluster."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(self.state / "kubectl"),
             "CONTAINERD_ADDRESS": str(self.nodes[0].containerd_socket),
             "CONTAINERD_NAMESPACE": "k8s.io",
             "SBRIDGE_K8S_STATE": str(self.state),

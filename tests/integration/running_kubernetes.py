@@ -87,8 +87,9 @@ class Kubernetes:
 
     def try_kubectl(self, *argv: str, input: str | None = None) -> Completed:  # noqa: A002
         """Run kubectl as the administrator; its failure may be the answer."""
-        options = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.state}/kubectl"]
-        return run([f"{self._programs}/kubectl", *options, *argv], input=input, timeout=60)
+        variables = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": f"{self.state}/kubectl"}
+        argv = (f"{self._programs}/kubectl", *argv)
+        return run(argv, input=input, environment=variables, timeout=60)
 
     def kubectl(self, *argv: str, input: str | None = None) -> str:  # noqa: A002
         """Run kubectl as the administrator and return what it printed."""

@@ -334,13 +334,14 @@ def test_two_clusters_run_side_by_side(kubernetes, own, pod):
 # --- env, status ------------------------------------------------------------------------------
 
 
-def test_env_makes_the_plain_commands_work(own):
+def test_env_makes_the_plain_commands_work(own, tmp_path):
     script = f'eval "$({own.script} env)"; kubectl get nodes -o name; ctr images ls -q; env'
-    command = ["env", "-i", f"SBRIDGE_K8S_STATE={own.state}", "HOME=/nonexistent", "PATH=/usr/bin"]
+    command = ["env", "-i", f"SBRIDGE_K8S_STATE={own.state}", f"HOME={tmp_path}", "PATH=/usr/bin"]
     said = checked(run([*command, "bash", "-c", script])).splitlines()
     assert f"node/{own.nodes[0]}" in said
     assert f"{IMAGES}/pause:latest" in said
     assert f"SBRIDGE_K8S_NODES={own.nodes[0]}" in said
+    assert os.listdir(tmp_path) == []
 
 
 def test_status_tells_the_truth_about_every_daemon(mended):
