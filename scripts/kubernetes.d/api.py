@@ -7,8 +7,9 @@ import ssl
 import subprocess
 from typing import Any
 
-from cluster import ADDRESS, Cluster
+from cluster import Cluster
 from commands import attempt
+from slot import ADDRESS
 
 TIMEOUT_S = 5.0
 

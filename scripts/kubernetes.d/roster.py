@@ -1,9 +1,10 @@
 """The daemons of a cluster: how each is started, and how one sees that it works."""
 
 from api import answers_ok, is_healthy
-from cluster import ADDRESS, SERVICE_NETWORK, Cluster, Node
+from cluster import Cluster, Node
 from daemon import Daemon, accepts
 from ports import listening_ports
+from slot import ADDRESS, SERVICE_NETWORK
 
 
 def etcd(cluster: Cluster) -> Daemon:

@@ -211,6 +211,26 @@ def test_a_folder_of_other_things_is_refused_and_left_alone():
     assert f"{foreign} is not empty and holds no cluster" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "saved"),
+    [
+        ("kubernetes", "dev-cluster", {"slot": 0, "nodes": 2, "runtime": "podman"}),
+        ("dev-cluster", "kubernetes", {"slot": 0, "nodes": 1, "programs": "/none"}),
+    ],
+)
+def test_a_folder_of_the_other_kind_of_cluster_is_refused(ours, theirs, saved):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as foreign:
+        Path(foreign).chmod(0o755)
+        Path(foreign, "cluster.json").write_text(json.dumps(saved))
+        states = {"SBRIDGE_K8S_STATE": foreign, "SBRIDGE_DEV_STATE": foreign}
+        for command in ("up", "down", "status"):
+            ran = run([str(REPOSITORY / "scripts" / ours), command], environment=states)
+            assert ran.returncode == 1
+            assert ran.stderr == (
+                f"{ours}: {foreign} holds a cluster of scripts/{theirs}; choose another folder.\n"
+            )
+
+
 # --- What the cluster is ------------------------------------------------------------------------
 
 
