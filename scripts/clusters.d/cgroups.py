@@ -6,11 +6,14 @@ name of ours.
 """
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+
+from commands import wait_until
 
 ROOT = Path("/sys/fs/cgroup")
 PODMAN_PARENT = "libpod_parent"
+COLLECTED_TIMEOUT_S = 5.0
 
 
 def of_nodes(nodes: Collection[str]) -> list[Path]:
@@ -66,6 +69,22 @@ def remove(paths: Collection[Path]) -> int:
         with contextlib.suppress(OSError):
             path.rmdir()
             count += 1
+    return count
+
+
+def remove_all(find: Callable[[], Collection[Path]]) -> int:
+    """Remove the cgroups that `find` finds, and count them.
+
+    A killed process is in its own until PID 1 has collected it.
+    """
+    count = 0
+
+    def none_left() -> bool:
+        nonlocal count
+        count += remove(find())
+        return not find()
+
+    wait_until(none_left, COLLECTED_TIMEOUT_S)
     return count
 
 

@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 from commands import Failure
+from files import LOCK
+
+SAVED = "cluster.json"  # what `up` was asked for
 
 
 def state_folder(variable: str, default: str) -> Path:
@@ -15,3 +18,14 @@ def state_folder(variable: str, default: str) -> Path:
     if len(str(state)) > 60:
         raise Failure(f"{state}: longer than 60 characters; unix sockets in it could not be used.")
     return state
+
+
+def refuse_foreign(state: Path) -> None:
+    """Refuse a folder with other things in it, which `down --purge` would remove, or not root's."""
+    if state.is_dir() and state.stat().st_uid != 0:
+        raise Failure(
+            f"{state} belongs to uid {state.stat().st_uid}, who could change what root runs."
+        )
+    names = set(os.listdir(state)) if state.is_dir() else set()
+    if names - {LOCK} and SAVED not in names:
+        raise Failure(f"{state} is not empty and holds no cluster; choose another state folder.")

@@ -16,14 +16,16 @@ from cluster import (
     saved_cluster,
     wanted_state,
 )
-from commands import Failure, attempt, call, wait_until
+from commands import Failure, call, wait_until
 from configuration import make_folders, write_configuration
 from daemon import START_TIMEOUT_S
-from files import LOCK, check_traversable, exclusive, make_folder
+from files import check_traversable, exclusive, make_folder
 from kubernetes import kubernetes_up, prepare_namespace
 from leftovers import pods, remove_leftovers
 from machine import claim_slot, make_users
+from packages import check_packages
 from roster import agent, database, munge, slurm, slurmctld, slurmd, slurmdbd, watcher
+from state import refuse_foreign
 from steps import Steps
 from take_down import cancel_jobs, stop_slurm
 
@@ -34,9 +36,9 @@ ACCOUNT = "lab"
 
 def up(wanted: Mapping[str, Any]) -> None:
     """Bring the cluster up, or to what is wanted now."""
-    _check_packages()
+    check_packages("slurm")
     state = wanted_state()
-    _refuse_foreign(state)
+    refuse_foreign(state)
     before = saved_cluster(state)
     settings = Settings(**{**(asdict(before.settings) if before else {}), **wanted})
     if settings.runtime == "kubernetes":
@@ -56,32 +58,12 @@ def up(wanted: Mapping[str, Any]) -> None:
             _report(cluster, steps.elapsed_s)
 
 
-def _refuse_foreign(state: Path) -> None:
-    """Refuse a folder with other things in it, which `down --purge` would remove, or not root's."""
-    if state.is_dir() and state.stat().st_uid != 0:
-        raise Failure(
-            f"{state} belongs to uid {state.stat().st_uid}, who could change what root runs."
-        )
-    if state.is_dir() and not saved_cluster(state) and set(os.listdir(state)) - {LOCK}:
-        raise Failure(f"{state} is not empty and holds no cluster; choose another state folder.")
-
-
 def _stop_work(cluster: Cluster) -> str:
     """End everything that other options would change; the database and munge stay."""
     pod_ids = pods(cluster)
     said = stop_slurm(cluster)
     remove_leftovers(cluster, pod_ids)
     return f"jobs: {said}"
-
-
-def _check_packages() -> None:
-    missing = attempt([str(SCRIPTS / "packages"), "--missing", "slurm"]).stdout.split()
-    if missing:
-        raise Failure(
-            f"Missing packages: {' '.join(missing)}\n"
-            f"Install them with: scripts/packages --install slurm\n"
-            f"or with:           apt-get install --no-install-recommends {' '.join(missing)}"
-        )
 
 
 def _start_everything(cluster: Cluster, steps: Steps) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands import PATH, Failure
 from files import write
-from state import state_folder
+from state import SAVED, state_folder
 
 DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root's, or `up` refuses it
 CLUSTER_NAME = "dev"
@@ -141,7 +141,7 @@ class Cluster:
         }
 
     def save(self) -> None:
-        write(self.state / "cluster.json", json.dumps({"slot": self.slot, **asdict(self.settings)}))
+        write(self.state / SAVED, json.dumps({"slot": self.slot, **asdict(self.settings)}))
 
 
 def slot_nodes(slot: int) -> list[str]:
@@ -163,9 +163,11 @@ def wanted_state() -> Path:
 def saved_cluster(state: Path) -> Cluster | None:
     """Return the cluster that `up` made in `state`, whether it runs or not."""
     try:
-        saved = json.loads((state / "cluster.json").read_text())
+        saved = json.loads((state / SAVED).read_text())
     except FileNotFoundError:
         return None
+    if "programs" in saved:
+        raise Failure(f"{state} holds a cluster of scripts/kubernetes; choose another folder.")
     slot = saved.pop("slot")
     return Cluster(state, slot, Settings(**saved))
 

@@ -17,7 +17,6 @@ from remains import mounts, open_sockets, unmount_all
 from roster import BASE_DAEMONS
 
 PODMAN_TIMEOUT_S = 60.0
-COLLECTED_TIMEOUT_S = 5.0
 
 
 def pods(cluster: Cluster) -> list[str]:
@@ -34,7 +33,7 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
         "containers": _remove_containers(cluster),
         "processes": processes + _kill_processes(cluster),  # what Podman started for the removal
         "mounts": unmount_all(cluster.state),
-        "cgroups": _remove_cgroups(cluster, pod_ids),
+        "cgroups": cgroups.remove_all(lambda: _job_cgroups(cluster, pod_ids)),
     }
     cgroups.remove_empty_parents()
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
@@ -52,19 +51,6 @@ def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
         *(f"socket {path}" for path in open_sockets(cluster.state)),
         *(f"open port {port}" for port in sorted(open_ports)),
     ]
-
-
-def _remove_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> int:
-    """Remove the jobs' cgroups; a killed process is in its own until PID 1 has collected it."""
-    count = 0
-
-    def none_left() -> bool:
-        nonlocal count
-        count += cgroups.remove(_job_cgroups(cluster, pod_ids))
-        return not _job_cgroups(cluster, pod_ids)
-
-    wait_until(none_left, COLLECTED_TIMEOUT_S)
-    return count
 
 
 def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:

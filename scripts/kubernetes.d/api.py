@@ -7,8 +7,9 @@ import ssl
 import subprocess
 from typing import Any
 
-from cluster import ADDRESS, Cluster
+from cluster import Cluster
 from commands import attempt
+from slot import ADDRESS
 
 TIMEOUT_S = 5.0
 
@@ -37,8 +38,7 @@ def registry_tags(cluster: Cluster, image: str) -> list[str]:
 
 def kubectl(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run kubectl as the cluster's administrator."""
-    options = [f"--kubeconfig={cluster.kubeconfig}", f"--cache-dir={cluster.state}/kubectl"]
-    return attempt([str(cluster.programs / "kubectl"), *options, *arguments])
+    return attempt([str(cluster.programs / "kubectl"), *arguments], cluster.client_environment)
 
 
 def _secure(cluster: Cluster, port: int) -> http.client.HTTPSConnection:

@@ -1,7 +1,6 @@
 """`up`: from whatever there is to the cluster that is wanted, everything at once that can be."""
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +16,15 @@ from cluster import (
     saved_cluster,
     wanted_state,
 )
-from commands import Failure, attempt, call, wait_until
+from commands import Failure, call, wait_until
 from configuration import IMAGE_PREFIX, write_configuration
 from daemon import START_TIMEOUT_S
-from files import LOCK, exclusive, make_folder
+from files import exclusive, make_folder
 from machine import claim_slot, prepare
+from packages import check_packages
 from programs import build, program_folder
 from roster import apiserver, containerd, controller_manager, etcd, kubelet, registry, scheduler
+from state import refuse_foreign
 from steps import Steps
 from take_down import stop
 
@@ -33,9 +34,9 @@ IMAGES = ("alpine", "bash", "static", "pause")
 
 def up(wanted: Mapping[str, Any]) -> None:
     """Bring the cluster up, or to what is wanted now."""
-    _check_packages()
+    check_packages("kubernetes")
     state = wanted_state()
-    _refuse_foreign(state)
+    refuse_foreign(state)
     make_folder(state)
     with exclusive(state):
         before = saved_cluster(state)
@@ -43,28 +44,12 @@ def up(wanted: Mapping[str, Any]) -> None:
         slot = claim_slot(state, before.slot if before else None)
         cluster = Cluster(state, slot, program_folder(), settings)
         with Steps() as steps:
-            if before and before.settings != settings:
-                steps.run("old options", functools.partial(stop, before))
+            if before and before.settings.nodes > settings.nodes:
+                steps.run("old nodes", functools.partial(stop, before))
             cluster.save()
             write_configuration(cluster)
             _start_everything(cluster, steps)
             _report(cluster, steps.elapsed_s)
-
-
-def _refuse_foreign(state: Path) -> None:
-    """Refuse a folder with other things in it: `down --purge` would remove them too."""
-    if state.is_dir() and not saved_cluster(state) and set(os.listdir(state)) - {LOCK}:
-        raise Failure(f"{state} is not empty and holds no cluster; choose another state folder.")
-
-
-def _check_packages() -> None:
-    missing = attempt([str(SCRIPTS / "packages"), "--missing", "kubernetes"]).stdout.split()
-    if missing:
-        raise Failure(
-            f"Missing packages: {' '.join(missing)}\n"
-            f"Install them with: scripts/packages --install kubernetes\n"
-            f"or with:           apt-get install --no-install-recommends {' '.join(missing)}"
-        )
 
 
 def _start_everything(cluster: Cluster, steps: Steps) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster import ADDRESS, SERVICE_NETWORK, Cluster, Node
+from cluster import Cluster, Node
 from commands import call
 from files import make_folder, write
+from slot import ADDRESS, SERVICE_NETWORK
 
 DAYS = 3650
 EMPTY_CONFIGURATION = "[req]\ndistinguished_name = name\n[name]\n"

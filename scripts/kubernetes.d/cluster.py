@@ -8,24 +8,19 @@ from pathlib import Path
 
 from commands import PATH, Failure
 from files import write
-from state import state_folder
+from slot import (
+    ADDRESS,
+    CLUSTER_PORTS,
+    PODS_PER_NODE,
+    pod_network,
+    registry_port,
+    slot_nodes,
+    slot_ports,
+)
+from state import SAVED, state_folder
 
-DEFAULT_STATE = "/var/tmp/sbridge-k8s"  # noqa: S108 -- root makes it
+DEFAULT_STATE = "/var/tmp/sbridge-k8s"  # noqa: S108 -- root's, or `up` refuses it
 STATE_VARIABLE = "SBRIDGE_K8S_STATE"
-ADDRESS = "127.0.0.1"
-MAX_NODES = 8
-SLOTS = 30
-FIRST_PORT = 17000  # below those of scripts/dev-cluster
-PORTS_PER_SLOT = 100
-# As the images are called in every cluster, wherever its own registry listens.
-REGISTRY_HOST = "nas-hub.local"
-REGISTRY_PORT = 5407
-# RFC 2544 keeps these for tests of network devices: no site uses them. Nothing carries out services
-# here; their addresses are only given away.
-FIRST_POD_ADDRESS = ipaddress.IPv4Address("198.18.0.0")
-ADDRESSES_PER_SLOT = 4096
-PODS_PER_NODE = 128
-SERVICE_NETWORK = "198.19.255.0/24"
 # Set for the daemons only, so that what they started can be told from the user's own shells.
 MARK = "SBRIDGE_K8S_CLUSTER"
 
@@ -77,10 +72,9 @@ class Cluster:
 
     def port(self, what: str) -> int:
         """Return the port of what the cluster has one of."""
-        names = ("kube-apiserver", "etcd", "etcd-peer", "kube-controller-manager", "kube-scheduler")
         if what == "registry":
             return registry_port(self.slot)
-        return slot_ports(self.slot)[names.index(what)]
+        return slot_ports(self.slot)[CLUSTER_PORTS.index(what)]
 
     @property
     def server(self) -> str:
@@ -97,8 +91,7 @@ class Cluster:
 
     @property
     def pod_network(self) -> ipaddress.IPv4Network:
-        first = FIRST_POD_ADDRESS + ADDRESSES_PER_SLOT * self.slot
-        return ipaddress.IPv4Network(f"{first}/20")
+        return pod_network(self.slot)
 
     @property
     def gateway(self) -> ipaddress.IPv4Address:
@@ -110,6 +103,7 @@ class Cluster:
         """What `env` prints: enough for kubectl, ctr and skopeo to find this cluster."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(self.state / "kubectl"),
             "CONTAINERD_ADDRESS": str(self.nodes[0].containerd_socket),
             "CONTAINERD_NAMESPACE": "k8s.io",
             "SBRIDGE_K8S_STATE": str(self.state),
@@ -124,7 +118,7 @@ class Cluster:
 
     def save(self) -> None:
         saved = {"slot": self.slot, "programs": str(self.programs), **asdict(self.settings)}
-        write(self.state / "cluster.json", json.dumps(saved))
+        write(self.state / SAVED, json.dumps(saved))
 
 
 @dataclass(frozen=True)
@@ -180,22 +174,6 @@ class Node:
         return network[first], network[first + PODS_PER_NODE - 1]
 
 
-def slot_nodes(slot: int) -> list[str]:
-    """Return the names of the nodes that a cluster in this slot may have."""
-    return [f"k{100 * slot + number}" for number in range(1, MAX_NODES + 1)]
-
-
-def slot_ports(slot: int) -> range:
-    """Return the ports of a cluster in this slot."""
-    first = FIRST_PORT + PORTS_PER_SLOT * slot
-    return range(first, first + PORTS_PER_SLOT)
-
-
-def registry_port(slot: int) -> int:
-    """Return the port of the slot's registry: the first one has that in the images' names."""
-    return slot_ports(slot)[5] if slot else REGISTRY_PORT
-
-
 def wanted_state() -> Path:
     """Return the state folder that was asked for."""
     return state_folder(STATE_VARIABLE, DEFAULT_STATE)
@@ -204,9 +182,11 @@ def wanted_state() -> Path:
 def saved_cluster(state: Path) -> Cluster | None:
     """Return the cluster that `up` made in `state`, whether it runs or not."""
     try:
-        saved = json.loads((state / "cluster.json").read_text())
+        saved = json.loads((state / SAVED).read_text())
     except FileNotFoundError:
         return None
+    if "programs" not in saved:
+        raise Failure(f"{state} holds a cluster of scripts/dev-cluster; choose another folder.")
     return Cluster(state, saved.pop("slot"), Path(saved.pop("programs")), Settings(**saved))
 
 

@@ -4,8 +4,9 @@ import string
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import ADDRESS, REGISTRY_HOST, REGISTRY_PORT, Cluster, Node
+from cluster import Cluster, Node
 from files import make_folder, write
+from slot import ADDRESS, REGISTRY_HOST, REGISTRY_PORT
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 IMAGE_PREFIX = f"{REGISTRY_HOST}:{REGISTRY_PORT}"

@@ -7,15 +7,15 @@ import contextlib
 from pathlib import Path
 
 import cgroups
-from cluster import MARK, Cluster, Node, registry_port, slot_ports
-from commands import attempt, wait_until
+from cluster import MARK, Cluster, Node
+from commands import attempt
 from daemon import recorded
 from machine import has_bridge, hosts_lines, remove_bridge
 from ports import listening_ports
 from processes import all_pids, ancestors, command_line, has_in_environment, kill_all, parent_of
 from remains import mounts, open_sockets, unmount_all
+from slot import registry_port, slot_ports
 
-COLLECTED_TIMEOUT_S = 5.0
 # Kept there whatever the configuration says: shims' sockets, CNI's memory, links to pods' logs and
 # the kubelet's socket for device plugins.
 SHIM_SOCKETS = Path("/run/containerd/s")
@@ -30,7 +30,7 @@ def remove_leftovers(cluster: Cluster) -> str:
     counts = {
         "processes": kill_all(lambda: cluster_processes(cluster)),
         "mounts": unmount_all(cluster.state),
-        "cgroups": _remove_cgroups(cluster),
+        "cgroups": cgroups.remove_all(lambda: _cgroups(cluster)),
         "bridges": int(remove_bridge(cluster)),
     }
     for path in [*sockets, *_files_elsewhere(cluster)]:
@@ -80,19 +80,6 @@ def pod_cgroups(cluster: Cluster) -> list[Path]:
 
 def _cgroups(cluster: Cluster) -> list[Path]:
     return cgroups.named({node.cgroup for node in cluster.nodes})
-
-
-def _remove_cgroups(cluster: Cluster) -> int:
-    """Remove the pods' cgroups; a killed process is in its own until it is collected."""
-    count = 0
-
-    def none_left() -> bool:
-        nonlocal count
-        count += cgroups.remove(_cgroups(cluster))
-        return not _cgroups(cluster)
-
-    wait_until(none_left, COLLECTED_TIMEOUT_S)
-    return count
 
 
 def _shim_sockets(cluster: Cluster) -> list[Path]:

@@ -3,17 +3,10 @@
 from pathlib import Path
 
 import cgroups
-from cluster import (
-    ADDRESS,
-    REGISTRY_HOST,
-    SLOTS,
-    Cluster,
-    registry_port,
-    slot_nodes,
-    slot_ports,
-)
+from cluster import Cluster
 from commands import attempt, call
 from ports import listening_ports
+from slot import ADDRESS, REGISTRY_HOST, SLOTS, registry_port, slot_nodes, slot_ports
 from slots import Slots
 
 HOSTS = Path("/etc/hosts")

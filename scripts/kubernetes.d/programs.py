@@ -82,12 +82,11 @@ def _go() -> str:
     go = shutil.which("go", path=path)
     if go is None:
         raise Failure(f"Go {needed} or newer is missing. {hint}")
-    # In the module's folder go fetches a newer one where its settings allow that, or refuses.
-    asked = _started([go, "env", "GOVERSION"]).communicate()
-    if not asked[0].startswith("go1."):
-        raise Failure(
-            f"{go} is too old; Go {needed} or newer is needed. {hint}\n{asked[1].strip()}"
-        )
+    # An older go fetches a newer one where its settings allow that; where not, it refuses go.mod.
+    asked = _started([go, "list", "-m"])
+    reason = asked.communicate()[1].strip()
+    if asked.returncode != 0:
+        raise Failure(f"{go} is not Go {needed} or newer. {hint}\nIt says: {reason}")
     return go
 
 

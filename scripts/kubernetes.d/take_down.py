@@ -47,22 +47,26 @@ def _delete_pods(cluster: Cluster) -> str:
     _stop(cluster, "kube-controller-manager", "kube-scheduler")  # they would make new ones
     if not is_up(cluster, "kube-apiserver") or not is_up(cluster, "etcd"):
         return "nobody to ask"
-    said = kubectl(
-        cluster,
-        *("delete", "pods", "--all", "--all-namespaces", "--grace-period=1"),
-        *("--output=name", f"--timeout={PODS_TIMEOUT_S:.0f}s"),
-    )
+    delete = ["delete", "pods", "--all", "--all-namespaces", "--output=name"]
+    on_nodes = [*_of_each(cluster, "kubelet"), *_of_each(cluster, "containerd")]
+    if not all(is_up(cluster, name) for name in on_nodes):
+        said = kubectl(cluster, *delete, "--force", "--grace-period=0", "--wait=false")
+        return f"{len(said.stdout.split())} forgotten"
+    said = kubectl(cluster, *delete, "--grace-period=1", f"--timeout={PODS_TIMEOUT_S:.0f}s")
     wait_until(lambda: not pod_cgroups(cluster), PODS_TIMEOUT_S)
     return f"{len(said.stdout.split())} deleted"
 
 
 def _stop_daemons(cluster: Cluster) -> str:
     """Stop each before what it stands on."""
-    kubelets = [f"kubelet-{node.name}" for node in cluster.nodes]
-    runtimes = [f"containerd-{node.name}" for node in cluster.nodes]
-    for names in ([*kubelets], [*runtimes, "kube-apiserver", "registry"], ["etcd"]):
-        _stop(cluster, *names)
+    _stop(cluster, *_of_each(cluster, "kubelet"))
+    _stop(cluster, *_of_each(cluster, "containerd"), "kube-apiserver", "registry")
+    _stop(cluster, "etcd")
     return "stopped"
+
+
+def _of_each(cluster: Cluster, daemon: str) -> list[str]:
+    return [f"{daemon}-{node.name}" for node in cluster.nodes]
 
 
 def _stop(cluster: Cluster, *names: str) -> None:
