@@ -9,6 +9,7 @@ import sys
 import click
 
 from bridge.cli.config import config
+from bridge.cli.images import images
 from bridge.cli.kubernetes import kubernetes
 from bridge.errors import ConfigError, SbridgeError
 from bridge.version import VERSION
@@ -25,6 +26,7 @@ def cli() -> None:
 
 cli.add_command(config)
 cli.add_command(kubernetes)
+cli.add_command(images)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import click
 
 from bridge.cli.cluster import cluster_options, connect, connect_as_agent, slurm_nodes
 from bridge.cli.config import file_option, load
+from bridge.cli.pod import pod
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -135,3 +136,6 @@ def _seconds(text: str) -> int:
             "the API server makes none for less than 10m", param_hint="--duration"
         )
     return seconds
+
+
+kubernetes.add_command(pod)

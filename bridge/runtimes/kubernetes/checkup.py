@@ -19,6 +19,7 @@ from bridge.runtimes.kubernetes.api import Api, Object
 NEWEST_MINOR = 36  # of Kubernetes 1; the three newest are what it is made for
 _SUPPORTED_MINORS = 3
 _LAST_PART = 0.1  # of a token's life: whoever renews it should have done so
+CORDON = "node.kubernetes.io/unschedulable"  # the taint of a cordoned node
 _BLOCKING = ("NoSchedule", "NoExecute")
 
 
@@ -117,22 +118,23 @@ def _nodes(admin: Api, settings: Kubernetes, nodes: Sequence[str]) -> Iterator[A
                 "Name it in kubernetes.node_names, or have its kubelet join the cluster.",
             )
             continue
-        trouble = _trouble(known[name], tolerations)
-        yield Answer(not trouble, f"{label}: {trouble or 'Ready'}", _NODE_REMEDY if trouble else "")
+        wrong = trouble(known[name], tolerations)
+        yield Answer(not wrong, f"{label}: {wrong or 'Ready'}", _NODE_REMEDY if wrong else "")
 
 
 _NODE_REMEDY = "Look at `kubectl describe node`; sandboxes wait for it meanwhile."
 
 
-def _trouble(node: Object, tolerations: Sequence[dict[str, str]]) -> str:
+def trouble(node: Object, tolerations: Sequence[dict[str, str]]) -> str:
+    """Return why pods with these tolerations do not run on a node; empty if they do."""
     conditions = node.get("status", {}).get("conditions") or []
     ready: Object = next((one for one in conditions if one["type"] == "Ready"), {})
     if ready.get("status") != "True":
         return f"not Ready ({ready.get('message') or 'its kubelet never said anything'})"
-    if node["spec"].get("unschedulable"):
-        return "cordoned"
     taints = [taint for taint in node["spec"].get("taints") or [] if taint["effect"] in _BLOCKING]
     bad = [taint for taint in taints if not any(_tolerates(one, taint) for one in tolerations)]
+    if any(taint["key"] == CORDON for taint in bad):
+        return "cordoned"
     words = ", ".join(f"{one['key']}={one.get('value', '')}:{one['effect']}" for one in bad)
     return f"has taints that kubernetes.tolerations does not name: {words}" if bad else ""
 

@@ -7,9 +7,11 @@ known here is waited for, because it may pass, and what is said of it is Kuberne
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import NodeError, SbridgeError, TemporaryError
+from bridge.runtimes.kubernetes.admission import NAME_PREFIX
 from bridge.runtimes.kubernetes.api import Object, RefusedError
 from bridge.runtimes.sandbox import UserError
 
@@ -23,7 +25,8 @@ _PASSING_PULL = re.compile(
 _NODE_PULL = re.compile(r"no space left on device|read-only file system|input/output error")
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 _IMAGE_REASONS = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
-_CREATE_REASONS = (
+# The image is there; what it was to start is not, or may not.
+CREATE_REASONS = (
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
@@ -31,6 +34,10 @@ _CREATE_REASONS = (
 )
 # The kubelet's admission: it is over for this pod, and another one may do better.
 _ADMISSION_REASONS = re.compile(r"OutOf\w+|NodeAffinity|UnexpectedAdmissionError|Evicted|Preempt")
+# The site's own preparations are in the way, not the job.
+_UNPREPARED = re.compile(
+    rf"ValidatingAdmissionPolicy '{re.escape(NAME_PREFIX)}|violates PodSecurity|no PriorityClass"
+)
 _SANDBOX_FAILURES = 3  # in a row make it this node's fault, not a hiccup of its network plug-in
 _LONGEST_REASON = 400
 
@@ -45,12 +52,12 @@ def progress(pod: Object, events: Sequence[Object]) -> str:
     if status.get("phase") == "Failed" or status.get("reason"):
         raise _failed(pod, status)
     waiting = _container(pod).get("state", {}).get("waiting", {})
-    reason, message = waiting.get("reason", ""), _short(waiting.get("message", ""), image)
+    reason, message = waiting.get("reason", ""), _short(waiting.get("message", ""))
     if reason in _IMAGE_REASONS:
         raise UserError(f"image {image} cannot be used: {message or reason}")
     if reason in _PULL_REASONS:
         return _pull_trouble(image, events, message)
-    if reason in _CREATE_REASONS:
+    if reason in CREATE_REASONS:
         raise _not_created(image, reason, message)
     return _scheduling(pod) or _mounting(events) or _pulling(image, events) or f"starting {image}"
 
@@ -63,7 +70,9 @@ def refused(error: RefusedError, what: str) -> SbridgeError:
     if error.status == 403 and " cannot " in text:
         hint = "`sbridge kubernetes apply` gives the agent its role."
         return TemporaryError(f"the cluster does not let the agent make {what}: {text}. {hint}")
-    if error.status == 404:
+    if error.status == 401:
+        return TemporaryError(f"the cluster does not take the agent's credentials: {text}")
+    if error.status == 404 or _UNPREPARED.search(text):
         return TemporaryError(f"the cluster is not prepared for {what}: {text}")
     return UserError(f"the cluster does not admit {what}: {text}")
 
@@ -105,7 +114,7 @@ def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
     terminated = _container(pod).get("state", {}).get("terminated", {})
     image = pod["spec"]["containers"][0]["image"]
     why = terminated.get("message") or message or terminated.get("reason") or reason
-    if terminated.get("reason") in _CREATE_REASONS:
+    if terminated.get("reason") in CREATE_REASONS:
         return _not_created(image, terminated["reason"], str(why)[:_LONGEST_REASON])
     return TemporaryError(f"the sandbox with image {image} ended at once: {why}")
 
@@ -120,7 +129,7 @@ def _pull_trouble(image: str, events: Sequence[Object], message: str) -> str:
     """Judge a failed pull by what the registry said: the back-off's own text does not tell."""
     told = [_text(event) for event in events if event.get("reason") == "Failed"]
     said = next((text for text in reversed(told) if "pull" in text), message)
-    said = _short(said, image)
+    said = _short(said)
     without_name = said.replace(image, "")
     if _NODE_PULL.search(without_name):
         raise NodeError(f"image {image} cannot be stored: {said}")
@@ -155,21 +164,38 @@ def _mounting(events: Sequence[Object]) -> str:
 
 
 def _pulling(image: str, events: Sequence[Object]) -> str:
-    reasons = [event.get("reason") for event in events]
-    if "Pulled" in reasons:
-        text = next(_text(event) for event in events if event.get("reason") == "Pulled")
-        return _pulled(image, text)
-    return f"pulling image {image}" if "Pulling" in reasons else ""
+    pull = pull_of(events)
+    if pull is not None:
+        return f"starting {image} (pulled in {pull})" if pull.took else f"starting {image}"
+    is_begun = any(event.get("reason") == "Pulling" for event in events)
+    return f"pulling image {image}" if is_begun else ""
 
 
-def _pulled(image: str, text: str) -> str:
-    """Say size and time, as the kubelet's text has them."""
+@dataclass(frozen=True)
+class Pull:
+    """How a kubelet got an image: `took` as it writes times, "" for one that was there."""
+
+    took: str = ""
+    size_bytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.took}, {size_text(self.size_bytes)}" if self.size_bytes else self.took
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size as people read it."""
+    mebibytes = size_bytes / (1 << 20)
+    return f"{mebibytes:.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"
+
+
+def pull_of(events: Sequence[Object]) -> Pull | None:
+    """Return what a kubelet told of its pull; None when the image is not there yet."""
+    text = next((_text(event) for event in events if event.get("reason") == "Pulled"), None)
+    if text is None:
+        return None
     took = re.search(r" in ([0-9hm.µ]+s)\b", text)
     size = re.search(r"Image size: (\d+) bytes", text)
-    if not took:
-        return f"starting {image}"
-    mebibytes = f", {int(size[1]) / (1 << 20):.0f} MiB" if size else ""
-    return f"starting {image} (pulled in {took[1]}{mebibytes})"
+    return Pull(took[1] if took else "", int(size[1]) if size else 0)
 
 
 def _times(event: Object) -> int:
@@ -180,11 +206,12 @@ def _text(event: Object) -> str:
     return str(event.get("message") or event.get("note") or "")
 
 
-def _short(text: str, image: str) -> str:
+def _short(text: str) -> str:
     """Shorten containerd's nested sentences to what the registry said in the end."""
     text = re.sub(r'^(?:Failed to pull image|Back-off pulling image) "[^"]*":\s*', "", text)
     text = re.sub(r"^(?:ErrImagePull|rpc error: code = \w+ desc =|error:?)\s*:?\s*", "", text)
     text = re.sub(r"^rpc error: code = \w+ desc = ", "", text)
-    text = text.replace(f'failed to pull and unpack image "{image}": ', "")
-    text = text.replace(f'failed to resolve reference "{image}": ', "")
+    # By whatever name: containerd adds `:latest` and `docker.io/library/`.
+    text = re.sub(r'failed to pull and unpack image "[^"]*": ', "", text)
+    text = re.sub(r'failed to resolve reference "[^"]*": ', "", text)
     return text[-_LONGEST_REASON:]

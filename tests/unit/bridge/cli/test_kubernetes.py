@@ -1,92 +1,11 @@
 """The commands for a cluster: what they print and how they end; real clusters in integration."""
 
-import http.server
-import json
-import os
-import subprocess
-import sys
-import threading
-from pathlib import Path
-
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[4]
 
-
-def sbridge(*arguments, **environment):
-    """Run the real command; returns exit code, stdout, stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bridge.cli", "kubernetes", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture
-def site_file(tmp_path):
-    path = tmp_path / "site.toml"
-    path.write_text('[kubernetes]\nnamespace = "jobs"\n')
-    return str(path)
-
-
-def kubeconfig(path, server):
-    path.write_text(
-        json.dumps(
-            {
-                "clusters": [{"name": "c", "cluster": {"server": server}}],
-                "users": [{"name": "u", "user": {"token": "t"}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    return str(path)
-
-
-@pytest.fixture
-def empty_cluster(tmp_path):
-    """Give the kubeconfig of a server that has nothing and can make what it is asked to."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, status, content):
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_GET(self):
-            self.answer(404, {"code": 404, "reason": "NotFound", "message": "nothing here"})
-
-        def do_PATCH(self):
-            if "priorityclasses" in self.path:
-                self.answer(403, {"code": 403, "reason": "Forbidden", "message": "not you"})
-            else:
-                self.answer(201, {"metadata": {}})
-
-        def do_POST(self):
-            end = {"token": "secret", "expirationTimestamp": "2040-01-02T03:04:05Z"}
-            self.answer(201, {"status": {**end, "allowed": False}})
-
-        def log_message(self, *_):
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield kubeconfig(tmp_path / "admin", f"http://127.0.0.1:{server.server_port}")
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_render_prints_objects_for_the_configured_namespace(site_file):
-    code, out, err = sbridge("render", "--config", site_file)
+def test_render_prints_objects_for_the_configured_namespace(sbridge, site_file):
+    code, out, err = sbridge("kubernetes", "render", "--config", site_file)
     assert (code, err) == (0, "")
     kinds = [wanted["kind"] for wanted in yaml.safe_load_all(out)]
     assert kinds[0] == "Namespace"
@@ -94,8 +13,8 @@ def test_render_prints_objects_for_the_configured_namespace(site_file):
     assert "namespace: jobs" in out
 
 
-def test_apply_tells_each_object_and_fails_when_one_is_refused(site_file, empty_cluster):
-    code, out, err = sbridge("apply", "--config", site_file, KUBECONFIG=empty_cluster)
+def test_apply_tells_each_object_and_fails_when_one_is_refused(sbridge, site_file, empty_cluster):
+    code, out, err = sbridge("kubernetes", "apply", "--config", site_file, KUBECONFIG=empty_cluster)
     lines = out.splitlines()
     assert lines[0] == "created    Namespace jobs"
     assert lines[1] == "refused    PriorityClass sbridge-job"
@@ -104,24 +23,26 @@ def test_apply_tells_each_object_and_fails_when_one_is_refused(site_file, empty_
     assert code == 1
 
 
-def test_diff_ends_with_1_and_shows_what_is_missing(site_file, empty_cluster):
-    code, out, _ = sbridge("diff", "--config", site_file, "--kubeconfig", empty_cluster)
+def test_diff_ends_with_1_and_shows_what_is_missing(sbridge, site_file, empty_cluster):
+    code, out, _ = sbridge(
+        "kubernetes", "diff", "--config", site_file, "--kubeconfig", empty_cluster
+    )
     assert code == 1
     assert "+++ Role jobs/sbridge-agent as configured" in out
 
 
-def test_check_ends_with_1_and_says_what_to_do(site_file, empty_cluster):
+def test_check_ends_with_1_and_says_what_to_do(sbridge, site_file, empty_cluster):
     arguments = ("--config", site_file, "--kubeconfig", empty_cluster, "--nodes", "n1")
-    code, out, _ = sbridge("check", *arguments)
+    code, out, _ = sbridge("kubernetes", "check", *arguments)
     assert code == 1
     assert "WRONG  Namespace jobs is not there\n       Run `sbridge kubernetes apply`.\n" in out
     assert out.splitlines()[-1].endswith("of these lines are wrong.")
 
 
 def test_a_kubeconfig_for_the_agents_is_printed_or_replaces_a_file(
-    site_file, empty_cluster, tmp_path
+    sbridge, site_file, empty_cluster, tmp_path
 ):
-    arguments = ("kubeconfig", "--config", site_file, "--kubeconfig", empty_cluster)
+    arguments = ("kubernetes", "kubeconfig", "--config", site_file, "--kubeconfig", empty_cluster)
     code, out, err = sbridge(*arguments, "--server", "https://api:6443", "--duration", "90d")
     assert code == 0
     assert yaml.safe_load(out)["clusters"][0]["cluster"]["server"] == "https://api:6443"
@@ -135,46 +56,50 @@ def test_a_kubeconfig_for_the_agents_is_printed_or_replaces_a_file(
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_token_that_is_shorter_than_asked_for_is_told(site_file, empty_cluster):
+def test_a_token_that_is_shorter_than_asked_for_is_told(sbridge, site_file, empty_cluster):
     arguments = ("--config", site_file, "--kubeconfig", empty_cluster, "--duration", "9999d")
-    _, _, err = sbridge("kubeconfig", *arguments)
+    _, _, err = sbridge("kubernetes", "kubeconfig", *arguments)
     assert "the API server allows no more" in err
 
 
 @pytest.mark.parametrize("duration", ["", "1", "1w", "-1d", "5m", "0d"])
-def test_a_duration_that_is_none_is_wrong_usage(site_file, duration):
-    code, _, err = sbridge("kubeconfig", "--config", site_file, "--duration", duration)
+def test_a_duration_that_is_none_is_wrong_usage(sbridge, site_file, duration):
+    code, _, err = sbridge(
+        "kubernetes", "kubeconfig", "--config", site_file, "--duration", duration
+    )
     assert code == 2
     assert "--duration" in err
 
 
-def test_without_credentials_the_option_is_named(site_file, tmp_path):
-    code, _, err = sbridge("apply", "--config", site_file)
+def test_without_credentials_the_option_is_named(sbridge, site_file, tmp_path):
+    code, _, err = sbridge("kubernetes", "apply", "--config", site_file)
     assert code == 78
     assert "kubernetes.kubeconfig" in err
     assert "Name your own with --kubeconfig" in err
-    code, _, err = sbridge("apply", "--config", site_file, "--kubeconfig", str(tmp_path / "none"))
+    code, _, err = sbridge(
+        "kubernetes", "apply", "--config", site_file, "--kubeconfig", str(tmp_path / "none")
+    )
     assert code == 78
     assert "none" in err
 
 
 def test_the_option_goes_before_the_environment_and_that_before_the_configuration(
-    empty_cluster, tmp_path
+    sbridge, empty_cluster, kubeconfig, tmp_path
 ):
-    dead = kubeconfig(tmp_path / "dead", "http://127.0.0.1:9")
+    dead = kubeconfig("dead", "http://127.0.0.1:9")
     site = tmp_path / "site.toml"
     site.write_text(f'[kubernetes]\nkubeconfig = "{dead}"\ncontext = "x"\n')
-    code, _, err = sbridge("diff", "--config", str(site))
+    code, _, err = sbridge("kubernetes", "diff", "--config", str(site))
     assert (code, "does not answer" in err) == (1, True)
-    code, out, _ = sbridge("diff", "--config", str(site), KUBECONFIG=empty_cluster)
+    code, out, _ = sbridge("kubernetes", "diff", "--config", str(site), KUBECONFIG=empty_cluster)
     assert (code, "+++ Role" in out) == (1, True)
-    arguments = ("diff", "--config", str(site), "--kubeconfig", empty_cluster)
+    arguments = ("kubernetes", "diff", "--config", str(site), "--kubeconfig", empty_cluster)
     code, out, _ = sbridge(*arguments, KUBECONFIG=dead)
     assert (code, "+++ Role" in out) == (1, True)
 
 
-def test_a_context_that_is_not_there_is_told(site_file, empty_cluster):
+def test_a_context_that_is_not_there_is_told(sbridge, site_file, empty_cluster):
     arguments = ("--config", site_file, "--kubeconfig", empty_cluster, "--context", "prod")
-    code, _, err = sbridge("diff", *arguments)
+    code, _, err = sbridge("kubernetes", "diff", *arguments)
     assert code == 78
     assert "prod" in err

@@ -48,7 +48,7 @@ def test_a_node_that_is_not_there_is_wrong_and_those_that_are_get_named(answers)
     [
         (node("n1", [{"type": "Ready", "status": "Unknown", "message": "gone"}]), "Ready (gone)"),
         (node("n1", []), "never said anything"),
-        (node("n1", unschedulable=True), "cordoned"),
+        (node("n1", taints=[{"key": checkup.CORDON, "effect": "NoSchedule"}]), "cordoned"),
         (node("n1", taints=[{"key": "gpu", "value": "a", "effect": "NoSchedule"}]), "gpu=a:NoSch"),
         (node("n1", taints=[{"key": "old", "effect": "NoExecute"}]), "old=:NoExecute"),
     ],
