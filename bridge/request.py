@@ -23,8 +23,9 @@ MAX_CHARACTERS = 16 * 1024
 class SandboxRequest:
     """What a job asks of sbridge; empty strings mean "not asked for".
 
-    `image` is an image reference, `workdir` a path inside the sandbox, `script` a path on
-    the node, `runtime` a runtime's name, `tag` the watcher's name of a submission.
+    `image` is an image reference, `workdir` and `script` are paths where the job runs,
+    `runtime` a runtime's name, `tag` the watcher's name of a submission, `file` that of the
+    file that was dropped, if there was room for it.
     """
 
     image: str = ""
@@ -32,6 +33,7 @@ class SandboxRequest:
     script: str = ""
     runtime: str = ""
     tag: str = ""
+    file: str = ""
     unknown: Mapping[str, str] = field(default_factory=dict)
 
     def word(self) -> str:
@@ -40,7 +42,7 @@ class SandboxRequest:
         return MARKER + "&".join(f"{k}={quote(v, safe='')}" for k, v in pairs if v)
 
 
-_KEYS = ("image", "workdir", "script", "runtime", "tag")
+_KEYS = ("image", "workdir", "script", "runtime", "tag", "file")
 
 
 def find(*texts: str | None) -> SandboxRequest | None:

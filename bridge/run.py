@@ -20,7 +20,7 @@ import select
 import sys
 import time
 
-from bridge import wire
+from bridge import batch_script, wire
 
 AGENT_TIMEOUT_S = 300.0
 _RETRY_S = 0.25
@@ -54,9 +54,8 @@ class Step:
     def __init__(self, address: bytes, environment: dict[bytes, bytes]) -> None:
         self._address = address
         self._environment = environment
-        self._argv = _interpreter_argv(
-            os.fsencode(sys.argv[1]), list(map(os.fsencode, sys.argv[2:]))
-        )
+        interpreter, *rest = map(os.fsencode, sys.argv[1:])
+        self._argv = [*batch_script.interpreter_argv(interpreter), *rest]
         self._said = b""
         self._witness = Witness()
 
@@ -108,6 +107,8 @@ class Step:
         if script is not None:
             numbers.append(script)
             fields.append(("script", b"1"))
+            if not batch_script.has_command(script):
+                fields.append(("idle", b"1"))
         try:
             wire.send(connection, wire.Message("enter", fields), numbers)
         finally:
@@ -131,7 +132,11 @@ class Step:
         for pair in answer.every("env"):
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
-        argv = answer.every("arg") + self._argv
+        self._go_to(answer.first("cwd"))
+        try:
+            argv = answer.every("arg") + self._argv_for(answer.first("file"))
+        except batch_script.UnrunnableError as error:
+            return _fail(str(error), error.exit_code)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
             signal.signal(number, signal.SIG_DFL)
         try:
@@ -141,6 +146,22 @@ class Step:
             return _fail(
                 f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE
             )
+
+    def _argv_for(self, file: bytes) -> list[bytes]:
+        """Return what to run: `file`, if the agent names one because the script is idle."""
+        if not file:
+            return self._argv
+        return batch_script.substitute(self._argv, file, self._environment)
+
+    def _go_to(self, directory: bytes) -> None:
+        if not directory:
+            return
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            reason = os.fsencode(error.strerror or "")
+            place = _working_directory()
+            self._say(b"working directory %s: %s; using %s" % (directory, reason, place))
 
     def _accompany(self, connection: _socket.socket) -> int:
         wakeup = _catch_signals()
@@ -279,12 +300,6 @@ def _drop_stdio() -> None:
         os.close(number)
 
 
-def _interpreter_argv(interpreter: bytes, rest: list[bytes]) -> list[bytes]:
-    """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
-    program, _, argument = interpreter.strip().partition(b" ")
-    return [program, *filter(None, [argument.strip()]), *rest]
-
-
 def _environment() -> dict[bytes, bytes]:
     """Return the environment as it was given; os.environ may have been added to by Python."""
     with open("/proc/self/environ", "rb") as file:
@@ -323,13 +338,11 @@ def _working_directory() -> bytes:
 
 def _open_script(argv: list[bytes]) -> int | None:
     """Open the batch script, so that the keeper can show it inside without reading a path."""
-    for argument in argv[1:3]:
-        if os.path.basename(argument) == b"slurm_script":
-            try:
-                return os.open(argument, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return None
-    return None
+    index = batch_script.position(argv)
+    try:
+        return None if index is None else os.open(argv[index], os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _noted(number: int, frame: object) -> None:

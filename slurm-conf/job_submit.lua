@@ -215,8 +215,14 @@ local function split_request(text)
 	return text, nil
 end
 
+-- Put the two together again. The dropped file's name goes when room is short: it is nice to know,
+-- and no job may fail for it.
 local function joined(own, word)
-	return own == "" and word or own .. " " .. word
+	local blank = own == "" and "" or " "
+	if #own + #blank + #word > MAX_FIELD then
+		word = word:gsub("&file=[^&]*", "")
+	end
+	return own .. blank .. word
 end
 
 -- Add to the pairs ("key=value", encoded) those whose key is not among them yet.

@@ -28,8 +28,8 @@ _IMAGE_FAULT = re.compile(r"://|//|[/:@]$|[:@][:@/]", re.ASCII)
 class Directives:
     """What the #K8S_ lines ask for; empty strings mean "not asked for".
 
-    `image` is an image reference, `workdir` an absolute path inside the sandbox, `script` an
-    absolute path on the node, `runtime` one of `validator.limits.RUNTIMES`.
+    `image` is an image reference, `workdir` and `script` are absolute paths where the
+    job runs, `runtime` one of `validator.limits.RUNTIMES`.
     """
 
     image: str = ""

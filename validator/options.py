@@ -46,6 +46,12 @@ _MEANING = {
     "o": "output",
     "e": "error",
     "a": "array",
+    "A": "account",
+    "p": "partition",
+    "N": "nodes",
+    "n": "ntasks",
+    "c": "cpus-per-task",
+    "G": "gpus",
 }
 
 
@@ -56,7 +62,7 @@ _WAITING = ("test-only", "wait")
 
 @dataclass(frozen=True)
 class Options:
-    """What a header says that matters to its submission; None means "not said"."""
+    """What a header says that matters to us, as it is written; None means "not said"."""
 
     name: str | None = None
     comment: str | None = None
@@ -64,17 +70,27 @@ class Options:
     output: str | None = None
     error: str | None = None
     array: str | None = None
+    account: str | None = None
+    partition: str | None = None
+    nodes: str | None = None
+    ntasks: str | None = None
+    ntasks_per_node: str | None = None
+    cpus_per_task: str | None = None
+    mem: str | None = None
+    mem_per_cpu: str | None = None
+    gpus: str | None = None
+    gpus_per_node: str | None = None
+    gres: str | None = None
     lines: dict[str, int] = field(default_factory=dict)
 
 
 _FIELDS = {
-    "job-name": "name",
-    "comment": "comment",
-    "chdir": "chdir",
-    "output": "output",
-    "error": "error",
-    "array": "array",
-}
+    name: name.replace("-", "_")
+    for name in (
+        "comment chdir output error array account partition nodes ntasks ntasks-per-node "
+        "cpus-per-task mem mem-per-cpu gpus gpus-per-node gres"
+    ).split()
+} | {"job-name": "name"}
 
 
 def read(words: Sequence[Word]) -> tuple[Options, list[Finding]]:

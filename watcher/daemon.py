@@ -44,6 +44,7 @@ from watcher.doubts import Doubts
 from watcher.locks import StateFolder
 from watcher.scan import Scan
 from watcher.submissions import Submissions
+from watcher.workplace import Workplace
 
 _LAST_WORK_S = 3.0
 _IDLE_S = 60.0
@@ -60,8 +61,9 @@ class Watcher:
         self._selector = selectors.DefaultSelector()
         self._children = Children(self._selector, log)
         self._board = Board(config.watcher.settle_s)
-        self._submissions = Submissions(config, state, self._board, self._children, log)
-        self._doubts = Doubts(config, state, self._board, self._children, log)
+        place = Workplace(config, state, self._board, self._children, log)
+        self._submissions = Submissions(place)
+        self._doubts = Doubts(place)
         self._nas = Condition(log, "nas_unreachable", "nas_reachable")
         self._watching = Condition(log, "inotify_unavailable", "inotify_available")
         self._inotify = INotify(nonblocking=True)

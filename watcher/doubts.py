@@ -2,32 +2,22 @@
 
 import time
 from collections import defaultdict
-from typing import Any
 
-from bridge.config import Config
 from bridge.errors import SbridgeError
 from bridge.slurm.lookup import FoundJob, SubmissionLookup
-from watcher.board import Board, Claim, Phase, delay_s
-from watcher.children import Children
+from watcher.board import Claim, Phase, delay_s
 from watcher.condition import Condition
-from watcher.locks import StateFolder
+from watcher.workplace import Workplace
 
-_BUSY_S = 1.0
 _QUESTIONS_PER_USER = 4
 
 
 class Doubts:
     """Asks for all doubtful submissions at once, one question at a time."""
 
-    def __init__(
-        self, config: Config, state: StateFolder, board: Board, children: Children, log: Any
-    ) -> None:
-        self._config = config
-        self._state = state
-        self._board = board
-        self._children = children
-        self._log = log
-        self._answers = Condition(log, "slurm_lookup_failed", "slurm_lookup_answered")
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._answers = Condition(place.log, "slurm_lookup_failed", "slurm_lookup_answered")
         self._failures = 0
         self._not_before = 0.0
         self._is_asking = False
@@ -36,18 +26,14 @@ class Doubts:
         """Begin to ask, if there is a doubt and nobody works on it any more."""
         if self._is_asking or now < self._not_before:
             return
-        asked = []
-        for claim in self._board.ready_claims(Phase.DOUBTFUL, now):
-            if self._state.is_free(claim.tag):
-                asked.append(claim)
-            else:
-                claim.not_before = now + _BUSY_S
+        doubtful = self._place.board.ready_claims(Phase.DOUBTFUL, now)
+        asked = [claim for claim in doubtful if self._place.is_free(claim, now)]
         if asked:
             self._ask(asked)
 
     def next_question(self) -> float | None:
         """Return when to ask again after Slurm could not be asked, None without a doubt."""
-        if self._is_asking or not self._failures or not self._board.has_doubts():
+        if self._is_asking or not self._failures or not self._place.board.has_doubts():
             return None
         return self._not_before
 
@@ -56,7 +42,7 @@ class Doubts:
         for claim in claims:
             claim.is_under_way = True
             questions[claim.uid].append(claim)
-        lookup = SubmissionLookup(self._config.slurm)
+        lookup = SubmissionLookup(self._place.config.slurm)
 
         def ask() -> dict[str, tuple[int, int | None]]:
             found: dict[str, FoundJob] = {}
@@ -66,10 +52,10 @@ class Doubts:
             return {tag: (job.job_id, job.submitted) for tag, job in found.items()}
 
         self._is_asking = True
-        self._children.begin(
+        self._place.children.begin(
             ask,
             lambda found, trouble: self._answered(claims, found, trouble),
-            timeout_s=_QUESTIONS_PER_USER * self._config.slurm.timeout_s * len(questions),
+            timeout_s=_QUESTIONS_PER_USER * self._place.config.slurm.timeout_s * len(questions),
             ends_with_parent=True,
         )
 
@@ -100,11 +86,11 @@ class Doubts:
         claim.phase = Phase.ACCEPTED
         claim.job = job
         claim.not_before = 0.0
-        self._log.info("submission_found", tag=claim.tag, name=claim.name, job_id=job.job_id)
+        self._place.log.info("submission_found", tag=claim.tag, name=claim.name, job_id=job.job_id)
 
     def _denied(self, claim: Claim, now: float) -> None:
         """Believe Slurm's no once it has lasted: a request may still wait in its queue."""
-        settle_s = self._config.watcher.doubt_settle_s
+        settle_s = self._place.config.watcher.doubt_settle_s
         if claim.denied_since is None:
             claim.denied_since = now
         if now - claim.denied_since < settle_s:
@@ -113,4 +99,6 @@ class Doubts:
         claim.phase = Phase.WAITING
         claim.denied_since = None
         claim.not_before = 0.0
-        self._log.info("submission_not_found", tag=claim.tag, name=claim.name, settled_s=settle_s)
+        self._place.log.info(
+            "submission_not_found", tag=claim.tag, name=claim.name, settled_s=settle_s
+        )

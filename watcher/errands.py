@@ -203,6 +203,7 @@ class Errand:
             script=inspection.content,
             tag=file.tag,
             comment=options.comment or "",
+            file=names.shown(file.name),
             name=None if options.name is not None else names.job_name(file.name),
             directory=None if options.chdir is not None else self._owner.home,
             stdout=job_spool.nas_output_pattern(spool, "stdout"),

@@ -13,6 +13,16 @@ from watcher import names
 
 SCHEMA = "sbridge-receipt/1"
 
+# The folder gets its name when the first results come.
+_RESULTS_NOTE = {
+    "en": "Where the results will be. If a folder of that name was there before, or the job is "
+    "started again, they are in {job_id}_2, {job_id}_3 …; yours is the folder whose "
+    "job_summary.json has the same tag as this receipt.",
+    "ko": "결과가 저장될 폴더입니다. 같은 이름의 폴더가 이미 있었거나 작업이 다시 시작되면 "
+    "{job_id}_2, {job_id}_3 …에 저장됩니다. job_summary.json의 tag가 이 접수증의 tag와 같은 폴더가 "
+    "이 작업의 결과입니다.",
+}
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -42,6 +52,10 @@ def receipt_text(receipt: Receipt, languages: Sequence[str]) -> bytes:
         "owner": receipt.owner,
         "submitted_at": _utc(receipt.submitted),
         "results": str(receipt.results / str(receipt.job_id)),
+        "results_note": {
+            language: _RESULTS_NOTE[language].format(job_id=receipt.job_id)
+            for language in languages
+        },
         "sha256": receipt.digest,
         "tag": receipt.tag,
         "warnings": [_warning(finding, languages) for finding in receipt.warnings],

@@ -7,45 +7,35 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge import as_user
-from bridge.config import Config
 from bridge.errors import SbridgeError, TemporaryError
 from bridge.slurm.lookup import FoundJob
 from watcher import names
-from watcher.board import Board, Claim, Drop, Phase
-from watcher.children import Children
+from watcher.board import Claim, Drop, Phase
 from watcher.condition import Condition
 from watcher.errands import Errand, Outcome
-from watcher.locks import StateFolder
 from watcher.slurm_gate import SlurmGate
-
-_BUSY_S = 1.0
+from watcher.workplace import Workplace
 
 
 class Submissions:
     """At most `parallel_submissions` children at once, oldest files first."""
 
-    def __init__(
-        self, config: Config, state: StateFolder, board: Board, children: Children, log: Any
-    ) -> None:
-        self._config = config
-        self._state = state
-        self._board = board
-        self._children = children
-        self._log = log
-        self._slurm = Condition(log, "slurm_unreachable", "slurm_reachable")
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._slurm = Condition(place.log, "slurm_unreachable", "slurm_reachable")
         self._gate = SlurmGate()
         self._submitting = 0
         self.under_way = 0
 
     def begin(self, now: float) -> None:
         """Begin what is due, as far as there is room."""
-        for claim in self._board.ready_claims(Phase.ACCEPTED, now):
+        for claim in self._place.board.ready_claims(Phase.ACCEPTED, now):
             if self._has_room():
                 self._complete(claim)
-        for claim in self._board.ready_claims(Phase.WAITING, now):
+        for claim in self._place.board.ready_claims(Phase.WAITING, now):
             if self._has_room() and self._may_submit(now):
                 self._resume(claim, now)
-        for drop in self._board.ready_drops(now) if self._has_room() else ():
+        for drop in self._place.board.ready_drops(now) if self._has_room() else ():
             if not self._has_room():
                 break
             may_submit = self._may_submit(now)
@@ -56,18 +46,18 @@ class Submissions:
         """Return when Slurm is to be tried again, None when nothing waits for it."""
         if self._gate.is_open or not self._has_room() or self._submitting:
             return None
-        return self._gate.retry_at if self._board.waits_for_slurm() else None
+        return self._gate.retry_at if self._place.board.waits_for_slurm() else None
 
     def _has_room(self) -> bool:
-        taken = self.under_way + self._children.stuck
-        return taken < self._config.watcher.parallel_submissions
+        taken = self.under_way + self._place.children.stuck
+        return taken < self._place.config.watcher.parallel_submissions
 
     def _may_submit(self, now: float) -> bool:
         return self._gate.lets_through(now, self._submitting)
 
     def _take(self, drop: Drop, may_submit: bool, now: float) -> None:
         tag = secrets.token_hex(16)
-        claim = self._board.begin_claim(tag, names.claimed(tag, drop.name), now)
+        claim = self._place.board.begin_claim(tag, names.claimed(tag, drop.name), now)
         claim.order_ns, claim.noticed, claim.since = drop.order_ns, drop.noticed, time.time()
         name, is_settled = drop.name, drop.is_settled
         drop.is_under_way = True
@@ -80,8 +70,7 @@ class Submissions:
         )
 
     def _resume(self, claim: Claim, now: float) -> None:
-        if not self._state.is_free(claim.tag):
-            claim.not_before = now + _BUSY_S
+        if not self._place.is_free(claim, now):
             return
         self._begin(
             claim,
@@ -119,13 +108,13 @@ class Submissions:
             done(Outcome(**value) if value else None, trouble)
 
         try:
-            lock = self._state.lock(claim.tag)
+            lock = self._place.state.lock(claim.tag)
         except OSError as error:
             ended(None, TemporaryError(f"watcher.state_dir: {as_user.describe(error)}"))
             return
-        settings = self._config.watcher
-        self._children.begin(
-            lambda: work(Errand(self._config, lock)).as_json(),
+        settings = self._place.config.watcher
+        self._place.children.begin(
+            lambda: work(Errand(self._place.config, lock)).as_json(),
             ended,
             timeout_s=2 * settings.nas_timeout_s + settings.sbatch_timeout_s,
             ends_with_parent=False,
@@ -141,17 +130,17 @@ class Submissions:
         drop.is_under_way = False
         if outcome is None:
             # Whether it was claimed is not known: the next scan sees it here or there.
-            self._board.drop_claim(claim.tag)
+            self._place.board.drop_claim(claim.tag)
             self._put_off(drop, str(trouble), now, name=drop.name, tag=claim.tag)
         elif outcome.claimed:
-            self._board.forget_drop(drop.name, now)
-            self._log.info(
+            self._place.board.forget_drop(drop.name, now)
+            self._place.log.info(
                 "job_file_claimed", name=names.shown(drop.name), tag=claim.tag, owner=outcome.owner
             )
             self._ended(claim, outcome, None)
         else:
-            self._board.drop_claim(claim.tag)
-            self._state.forget(claim.tag)
+            self._place.board.drop_claim(claim.tag)
+            self._place.state.forget(claim.tag)
             self._not_claimed(drop, claim, outcome, now)
 
     def _not_claimed(self, drop: Drop, claim: Claim, outcome: Outcome, now: float) -> None:
@@ -162,7 +151,7 @@ class Submissions:
         elif outcome.kind == "valid":
             drop.is_known_good = not drop.came_again
         else:
-            self._board.forget_drop(drop.name, now)
+            self._place.board.forget_drop(drop.name, now)
             if outcome.kind == "refused":
                 self._log_end("job_file_refused", claim, outcome, name=drop.name)
 
@@ -178,14 +167,14 @@ class Submissions:
         claim.uid = outcome.uid
         self._note_slurm(outcome, now)
         if outcome.kind in {"gone", "submitted", "refused"}:
-            self._board.forget_claim(claim.tag)
-            self._state.forget(claim.tag)
+            self._place.board.forget_claim(claim.tag)
+            self._place.state.forget(claim.tag)
             self._log_end(_EVENTS[outcome.kind], claim, outcome, name=claim.name)
         elif outcome.kind == "not_reached":
             claim.phase = Phase.WAITING
         elif outcome.kind == "doubtful":
             claim.phase = Phase.DOUBTFUL
-            self._log.warning("submission_doubtful", reason=outcome.reason, **facts)
+            self._place.log.warning("submission_doubtful", reason=outcome.reason, **facts)
         else:
             self._hindered(claim, outcome, now, facts)
 
@@ -201,7 +190,7 @@ class Submissions:
     def _put_off(self, what: Drop | Claim, reason: str, now: float, **facts: Any) -> None:
         if what.put_off(now, reason):
             facts["name"] = names.shown(facts["name"])
-            self._log.warning("job_file_put_off", reason=reason, **facts)
+            self._place.log.warning("job_file_put_off", reason=reason, **facts)
 
     def _note_slurm(self, outcome: Outcome, now: float) -> None:
         if outcome.kind in {"not_reached", "doubtful"}:
@@ -219,7 +208,7 @@ class Submissions:
         if outcome.codes:
             facts["findings"] = outcome.codes
         duration_s = round(time.monotonic() - claim.noticed, 3)
-        self._log.info(event, outcome=outcome.kind, duration_s=duration_s, **facts)
+        self._place.log.info(event, outcome=outcome.kind, duration_s=duration_s, **facts)
 
 
 _EVENTS = {

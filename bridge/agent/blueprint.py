@@ -108,11 +108,8 @@ def _mounts(
     ]
     if script_dir is not None:
         mounts.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
-    for text in config.sandbox.mounts:
-        path, _, option = text.partition(":")
-        if os.path.isdir(path):
-            mounts.append(Mount(path, path, read_only=option == "ro"))
-    return tuple(mounts)
+    wanted = map(Mount.of, config.sandbox.mounts)
+    return (*mounts, *(mount for mount in wanted if os.path.isdir(mount.source)))
 
 
 def groups_of(uid: int, gid: int) -> list[int]:
@@ -181,16 +178,18 @@ def _group(groups: list[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def environment(given: list[bytes], sandbox: Sandbox | None, spool: JobSpool) -> list[bytes]:
-    """Return a step's environment inside: as Slurm made it, with two changes.
+def environment(given: list[bytes], sandbox: Sandbox | None, job: JobRun) -> list[bytes]:
+    """Return a step's environment inside: as Slurm made it, with three changes.
 
-    SBRIDGE_OUTPUTS names the folder whose files become results. PATH begins with the
-    image's own, because its programs are the ones that are there; the job's other folders
-    follow.
+    SBRIDGE_OUTPUTS names the folder whose files become results, K8S_SCRIPT the file that
+    #K8S_SCRIPT names. PATH begins with the image's own, because its programs are the ones that
+    are there; the job's other folders follow.
     """
-    own = b"SBRIDGE_OUTPUTS="
-    result = [pair for pair in given if not pair.startswith(own)]
-    result.append(own + os.fsencode(spool.outputs))
+    ours = {b"SBRIDGE_OUTPUTS": os.fsencode(job.spool.outputs)}
+    if job.request.asked.script:
+        ours[b"K8S_SCRIPT"] = job.request.asked.script.encode()
+    result = [pair for pair in given if pair.partition(b"=")[0] not in ours]
+    result += [name + b"=" + value for name, value in ours.items()]
     if sandbox is None or not sandbox.path:
         return result
     image_path = os.fsencode(sandbox.path).split(b":")

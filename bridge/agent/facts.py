@@ -38,6 +38,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     return {
         **identity(job),
         "name": fields.get("JobName", ""),
+        "job_file": _asked(job, "file"),
         "user": variables.get("SLURM_JOB_USER", ""),
         "account": variables.get("SLURM_JOB_ACCOUNT", ""),
         "partition": variables.get("SLURM_JOB_PARTITION", ""),
@@ -55,6 +56,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "runtime": job.state.runtime,
         "sandbox": job.state.sandbox_name,
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
+        "script": _asked(job, "script"),
         "warnings": _warnings(job),
         **_usage(job, slurm),
         **({} if job.request.is_nas_job else _own_logs(fields)),

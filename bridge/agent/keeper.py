@@ -26,7 +26,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bridge import kernel, wire
+from bridge import batch_script, kernel, wire
 
 _NAMESPACES = (
     ("ipc", kernel.CLONE_NEWIPC),
@@ -316,6 +316,7 @@ class _Child:
         self._identity = kernel.identity(entry.caller)
         self._limits = kernel.limits(entry.caller)
         self._argv = entry.message.every("arg")
+        self._file = entry.message.first("file")
         self._environment = {
             key: value
             for key, _, value in (pair.partition(b"=") for pair in entry.message.every("env"))
@@ -340,6 +341,9 @@ class _Child:
             except OSError as error:
                 self._say(f"cannot start the job in its sandbox: {error}".encode(errors="replace"))
                 os._exit(error.errno or 1)
+            except batch_script.UnrunnableError as error:
+                self._say(str(error).encode(errors="replace"))
+                os._exit(error.exit_code)
             except BaseException as error:  # noqa: BLE001 - no second keeper may run on
                 self._say(
                     f"cannot start the job in its sandbox: {error!r}".encode(errors="replace")
@@ -409,6 +413,8 @@ class _Child:
 
     def _exec(self) -> None:
         argv = self._argv
+        if self._file:
+            argv = batch_script.substitute(argv, self._file, self._environment)
         if not self._lacks_shell(argv):
             try:
                 os.execve(argv[0], argv, self._environment)
@@ -427,8 +433,7 @@ class _Child:
         """Whether argv is `/usr/bin/env SHELL …` and the image lacks that shell."""
         if os.path.basename(argv[0]) != b"env" or len(argv) < 2 or argv[1] not in _SHELLS:
             return False
-        folders = self._environment.get(b"PATH", b"/usr/bin:/bin").split(b":")
-        return not any(os.access(os.path.join(f, argv[1]), os.X_OK) for f in folders)
+        return batch_script.find(argv[1], self._environment) is None
 
     def _missing(self, what: bytes, error: OSError) -> OSError:
         text = f"the image has no {os.fsdecode(what)}; name an image with it, or another #! line"

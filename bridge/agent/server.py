@@ -246,10 +246,12 @@ class Server:
 
     def _send_native(self, connection: socket.socket, message: wire.Message, job: JobRun) -> None:
         given = message.every("env")
-        added = [
-            pair for pair in blueprint.environment(given, None, job.spool) if pair not in given
-        ]
-        wire.send(connection, wire.Message("exec", [("env", pair) for pair in added]))
+        added = [pair for pair in blueprint.environment(given, None, job) if pair not in given]
+        fields: wire.Fields = [("env", pair) for pair in added]
+        fields += _file_to_run(message, job)
+        if job.request.asked.workdir:
+            fields.append(("cwd", job.request.asked.workdir.encode()))
+        wire.send(connection, wire.Message("exec", fields))
 
     def _hand_over(
         self,
@@ -295,7 +297,8 @@ class Server:
         orders += [("fd", number) for number in message.every("fd")]
         orders += [("arg", argument) for argument in message.every("arg")]
         given = message.every("env")
-        orders += [("env", pair) for pair in blueprint.environment(given, sandbox, job.spool)]
+        orders += [("env", pair) for pair in blueprint.environment(given, sandbox, job)]
+        orders += _file_to_run(message, job)
         script = self._script_copy(message, job)
         if script is not None:
             orders.append(("script_copy", os.fsencode(script)))
@@ -325,6 +328,12 @@ class Server:
 
 def _gone(job: JobRun) -> str:
     return f"the sandbox of this job is gone: {job.why_lost(_WHY_S)}"
+
+
+def _file_to_run(message: wire.Message, job: JobRun) -> wire.Fields:
+    """Return the file that runs in place of a batch script without a command, if one is named."""
+    file = job.request.asked.script if message.first("idle") else ""
+    return [("file", file.encode())] if file else []
 
 
 def _check_descriptors(message: wire.Message, descriptors: list[int]) -> None:

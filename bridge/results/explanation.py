@@ -8,12 +8,16 @@ Words = dict[str, str]
 
 @dataclass(frozen=True)
 class Ending:
-    """How Slurm says that a job ended: state ("CANCELLED by 1000"), exit code, signal number."""
+    """How Slurm says that a job ended: state ("CANCELLED by 1000"), exit code, signal number.
+
+    `log` is the file with the job's own words, "" when there is none to name.
+    """
 
     state: str
     exit_code: int | None
     signal: int | None
     started: bool
+    log: str
 
     @property
     def word(self) -> str:
@@ -105,8 +109,12 @@ _SENTENCES: dict[str, Words] = {
 }
 
 _FAILED_WITH_CODE: Words = {
-    "en": "The job ended with exit code {code}; stderr.log should say why.",
-    "ko": "작업이 종료 코드 {code}(으)로 끝났습니다. 이유는 stderr.log를 보세요.",
+    "en": "The job ended with exit code {code}.",
+    "ko": "작업이 종료 코드 {code}(으)로 끝났습니다.",
+}
+_SEE_LOG: Words = {
+    "en": "{log} should say why.",
+    "ko": "이유는 {log} 파일을 보세요.",
 }
 _ENDED_BY_SIGNAL: Words = {
     "en": "The job was ended by signal {number} ({name}).",
@@ -145,14 +153,16 @@ _SIGNALS: dict[int, Words] = {
         "ko": "프로그램이 비정상 종료되었습니다. 디스크나 /dev/shm이 가득 찼을 때도 일어납니다.",
     },
     signals.SIGABRT: {
-        "en": "The program gave up by itself; stderr.log should say why.",
-        "ko": "프로그램이 스스로 중단했습니다. 이유는 stderr.log를 보세요.",
+        "en": "The program gave up by itself.",
+        "ko": "프로그램이 스스로 중단했습니다.",
     },
     signals.SIGXCPU: {
         "en": "It used up its limit of CPU time.",
         "ko": "CPU 시간 한도를 다 사용했습니다.",
     },
 }
+# Ends that a program makes itself and may have explained; None is an exit code.
+_SELF_MADE = (None, signals.SIGABRT)
 
 
 def explain(ending: Ending, language: str) -> str:
@@ -167,18 +177,19 @@ def explain(ending: Ending, language: str) -> str:
 
 def _failure(ending: Ending, language: str) -> str:
     number, code = ending.fatal_signal, ending.exit_code
+    if number is None and not code:
+        return _SENTENCES["failure"][language]
     if number is None:
-        if not code:
-            return _SENTENCES["failure"][language]
-        sentence = _FAILED_WITH_CODE[language].format(code=code)
-        return _joined(sentence, _CODES.get(code), language)
-    pattern = _ENDED_BY_SIGNAL if ending.signal else _COMMAND_ENDED_BY_SIGNAL
-    sentence = pattern[language].format(code=code, number=number, name=_name_of(number))
-    return _joined(sentence, _SIGNALS.get(number), language)
-
-
-def _joined(sentence: str, advice: Words | None, language: str) -> str:
-    return f"{sentence} {advice[language]}" if advice else sentence
+        pattern, advice = _FAILED_WITH_CODE, _CODES.get(code or 0)
+    else:
+        pattern = _ENDED_BY_SIGNAL if ending.signal else _COMMAND_ENDED_BY_SIGNAL
+        advice = _SIGNALS.get(number)
+    sentences = [pattern, *filter(None, [advice])]
+    if ending.log and number in _SELF_MADE:
+        sentences.append(_SEE_LOG)
+    name = "" if number is None else _name_of(number)
+    facts = {"code": code, "number": number, "name": name, "log": ending.log}
+    return " ".join(sentence[language].format(**facts) for sentence in sentences)
 
 
 def _name_of(number: int) -> str:

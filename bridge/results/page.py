@@ -42,6 +42,7 @@ _LABELS: dict[str, dict[str, str]] = {
     "restart": {"en": "Started again", "ko": "재시작 횟수"},
     "image": {"en": "Image", "ko": "이미지"},
     "workdir": {"en": "Working directory", "ko": "작업 디렉터리"},
+    "script": {"en": "Script", "ko": "스크립트"},
     "state": {"en": "Slurm state", "ko": "Slurm 상태"},
     "max_rss": {"en": "Most memory used", "ko": "최대 메모리 사용량"},
     "cpu": {"en": "CPU time used", "ko": "CPU 사용 시간"},
@@ -102,6 +103,7 @@ class _Page:
             ("nodes", _with(facts.nodes, self._named("partition"))),
             ("image", _with(facts.image, facts.runtime, facts.sandbox)),
             ("workdir", facts.workdir),
+            ("script", facts.script),
             *((key, self._time(getattr(facts, key))) for key in ("submitted", "started", "ended")),
             ("elapsed_s", _duration(facts.elapsed_s)),
             ("restart", str(facts.restart or "")),
@@ -130,7 +132,7 @@ class _Page:
         ]
 
     def _logs(self) -> list[str]:
-        if self.facts.stdout_path:
+        if not self.facts.has_logs:
             return []
         return [
             f"  stdout.log        {self._log(self.published.stdout)}",

@@ -4,16 +4,17 @@ Steps, in this order, each of which may be done again after a crash anywhere:
 1. drafts of a publication that crashed are removed
 2. stdout.log, stderr.log  completed and compared with the job's
 3. outputs/                copied
-4. checksums.txt           what 2 and 3 put there, for `sha256sum -c`
-5. job_summary.txt         for people
+4. job_summary.txt         for people
+5. checksums.txt           what 2 to 4 put there, for `sha256sum -c`, which refuses an empty one
 6. job_summary.json        for programs; by rename: from now on the folder is complete
 7. .incomplete             removed
 """
 
+import hashlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.results import checksums, mirror, page, source, summary, transfer
@@ -47,11 +48,8 @@ def publish(plan: Plan, out: int, folder: ResultFolder) -> Published:
     """
     folder.remove_drafts()
     facts = JobFacts.of(plan.facts)
-    published = _Publication(folder, has_logs=not facts.stdout_path).run(out)
-    published_at = time.time()
-    text = page.text(facts, published, plan.languages, time.localtime)
-    folder.write(page.NAME, text.encode("utf-8", "backslashreplace"))
-    folder.write(SUMMARY, summary.json_bytes(summary.document(facts, published, published_at)))
+    published = _Publication(folder, facts, plan.languages).run(out)
+    folder.write(SUMMARY, summary.json_bytes(summary.document(facts, published, time.time())))
     _unmark(folder)
     return published
 
@@ -76,10 +74,11 @@ def _unmark(folder: ResultFolder) -> None:
 
 @dataclass
 class _Publication:
-    """Steps 2 to 4; without 2 for a job whose logs are where its sbatch wanted them."""
+    """Steps 2 to 5; without 2 for a job whose logs are where its sbatch wanted them."""
 
     folder: ResultFolder
-    has_logs: bool
+    facts: JobFacts
+    languages: Sequence[str]
 
     def run(self, out: int) -> Published:
         descriptor, draft = self.folder.draft()
@@ -88,17 +87,22 @@ class _Publication:
             def add(path: str, copied: Copied) -> None:
                 listing.write(checksums.line(copied.sha256, path))
 
-            tree = Tree(self.folder, add)
-            logs: list[Copied | None] = [None, None]
-            if self.has_logs:
-                each = (_Log(name, self.folder, tree.skipped) for name in mirror.LOGS)
-                logs = [log.publish(out, add) for log in each]
-            self._publish_outputs(tree, out)
+            published = self._publish_files(out, add)
+            self._write_page(published, add)
             listing.flush()
             os.fchmod(descriptor, 0o644)
             sha256 = transfer.read_back(descriptor).sha256
         self.folder.put(draft, checksums.NAME)
         sync_directory(self.folder.descriptor)
+        return replace(published, checksums_sha256=sha256)
+
+    def _publish_files(self, out: int, add: OnFile) -> Published:
+        tree = Tree(self.folder, add)
+        logs: list[Copied | None] = [None, None]
+        if self.facts.has_logs:
+            each = (_Log(name, self.folder, tree.skipped) for name in mirror.LOGS)
+            logs = [log.publish(out, add) for log in each]
+        self._publish_outputs(tree, out)
         return Published(
             stdout=logs[0],
             stderr=logs[1],
@@ -106,8 +110,13 @@ class _Publication:
             size=tree.size,
             skipped=tree.skipped,
             notes=tree.notes,
-            checksums_sha256=sha256,
         )
+
+    def _write_page(self, published: Published, add: OnFile) -> None:
+        text = page.text(self.facts, published, self.languages, time.localtime)
+        content = text.encode("utf-8", "backslashreplace")
+        self.folder.write(page.NAME, content)
+        add(page.NAME, Copied(len(content), hashlib.sha256(content).hexdigest()))
 
     def _publish_outputs(self, tree: Tree, out: int) -> None:
         try:

@@ -49,6 +49,7 @@ class JobFacts:
     runtime: str = ""
     sandbox: str = ""
     workdir: str = ""
+    script: str = ""
     warnings: tuple[str, ...] = ()
     max_rss_kib: int | None = None
     cpu_s: float | None = None
@@ -69,13 +70,23 @@ class JobFacts:
         return cls(**values)
 
     @property
+    def has_logs(self) -> bool:
+        """Whether its output comes here, as that of a job that the watcher submitted does."""
+        return bool(self.tag)
+
+    @property
     def ending(self) -> Ending:
-        return Ending(self.state, self.exit_code, self.signal, self.started is not None)
+        path = "" if self.stderr_path == "/dev/null" else printable(self.stderr_path)
+        log = "stderr.log" if self.has_logs else path
+        return Ending(self.state, self.exit_code, self.signal, self.started is not None, log)
 
 
 @dataclass(frozen=True)
 class Published:
-    """What is in the result folder; None for a log that could not be published."""
+    """What is in the result folder; None for a log that could not be published.
+
+    `checksums_sha256` is "" until checksums.txt is there.
+    """
 
     stdout: Copied | None
     stderr: Copied | None
@@ -83,7 +94,7 @@ class Published:
     size: int
     skipped: Remarks
     notes: Remarks
-    checksums_sha256: str
+    checksums_sha256: str = ""
 
 
 def document(facts: JobFacts, published: Published, published_at: float) -> dict[str, Any]:

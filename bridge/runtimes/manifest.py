@@ -15,7 +15,7 @@ from bridge.slurm.hostlist import expand_hostlist
 
 INIT_PATH = "/sbridge/init"
 CONTAINER = "sandbox"
-
+SHORT_LIVED = "sbridge/short-lived"  # the label of pods that are no jobs' and no agent's to remove
 
 _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
 _LONGEST_LABEL = 63
@@ -73,7 +73,7 @@ def kubernetes_node(settings: Kubernetes, node: str) -> str:
 def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
     """Return the v1 Pod for `spec` at a site."""
     optional: dict[str, Any] = {
-        "affinity": _affinity(site.kubernetes_node),
+        "affinity": affinity(site.kubernetes_node),
         "priorityClassName": site.priority_class,
         "runtimeClassName": (spec.gpus and site.gpu_runtime_class) or site.runtime_class,
         "imagePullSecrets": [{"name": name} for name in site.pull_secrets],
@@ -124,8 +124,8 @@ def labels(spec: SandboxSpec) -> dict[str, str]:
 
 
 def selector(node: str) -> str:
-    """Return the label selector of the pods of a Slurm node."""
-    return f"app=slurm-job,sbridge/node={label(node)}"
+    """Return the label selector of the pods of a Slurm node's jobs."""
+    return f"app=slurm-job,sbridge/node={label(node)},!{SHORT_LIVED}"
 
 
 def label(text: str) -> str:
@@ -169,7 +169,7 @@ def _resources(spec: SandboxSpec, gpu_resource: str) -> dict[str, Any]:
     return {"limits": amounts, "requests": dict(amounts)}
 
 
-def _affinity(node: str) -> dict[str, Any]:
+def affinity(node: str) -> dict[str, Any]:
     """Pin to one node as DaemonSets do: through the scheduler, and by the node's own name."""
     if not node:
         return {}

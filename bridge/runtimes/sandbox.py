@@ -17,6 +17,12 @@ class Mount:
     read_only: bool = False
     is_file: bool = False
 
+    @classmethod
+    def of(cls, text: str) -> "Mount":
+        """Read one of `sandbox.mounts`: a path that is seen at the same place, perhaps `:ro`."""
+        path, _, option = text.partition(":")
+        return cls(path, path, read_only=option == "ro")
+
 
 @dataclass(frozen=True)
 class SandboxSpec:

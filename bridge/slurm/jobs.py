@@ -131,6 +131,10 @@ class SlurmControl:
         jobs = (line.split() for line in text.splitlines())
         return {int(fields[0]) for fields in jobs if len(fields) > 1 and fields[1] in _UNFINISHED}
 
+    def nodes(self) -> list[str]:
+        """Return the names of the nodes of all partitions."""
+        return sorted(set(self._ask("sinfo", "-h", "-a", "-N", "-o", "%N").split()))
+
     def accounted(self, job_id: int) -> dict[str, str]:
         """Return slurmdbd's last record of the job (State, ExitCode, …); empty when none."""
         keys = (

@@ -23,6 +23,7 @@ from bridge.request import SandboxRequest
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _MOST_TEXT = 4000
+_MOST_OF_A_COMMENT = 1024  # bytes; slurmctld refuses jobs with longer ones
 _JOB_ID = re.compile(r"(\d+)(?:;\S+)?")
 _FAILED = "Batch job submission failed: "
 
@@ -85,13 +86,14 @@ class SubmissionDoubtful(TemporaryError):
 class Submission:
     """One job file on its way to Slurm.
 
-    `name` and `directory` are None when the file itself names them. `stdout` and `stderr`
-    are sbatch's filename patterns.
+    `file` is the job file's name as people may read it. `name` and `directory` are None when
+    the file itself names them. `stdout` and `stderr` are sbatch's filename patterns.
     """
 
     script: bytes
     tag: str
     comment: str
+    file: str
     name: str | None
     directory: str | None
     stdout: str
@@ -113,7 +115,7 @@ def sbatch_argv(sbatch: Path, submission: Submission) -> list[str]:
         "--parsable",
         f"--output={submission.stdout}",
         f"--error={submission.stderr}",
-        f"--comment={tagged(submission.comment, submission.tag)}",
+        f"--comment={tagged(submission.comment, submission.tag, submission.file)}",
     ]
     if submission.name is not None:
         argv.append(f"--job-name={submission.name}")
@@ -122,15 +124,25 @@ def sbatch_argv(sbatch: Path, submission: Submission) -> list[str]:
     return argv
 
 
-def tagged(comment: str, tag: str) -> str:
-    """Return the user's comment with the tag in the request word at its end."""
+def tagged(comment: str, tag: str, file: str) -> str:
+    """Return the user's comment with tag and file name in the request word at its end.
+
+    The name is left out where the comment has no room for it: no submission may fail for it.
+    (job_submit.lua leaves it out when it needs the room for the #K8S_ lines.)
+    """
     try:
         asked = request.find(comment) or SandboxRequest()
     except PermanentError:
         asked = SandboxRequest()
-    word = replace(asked, tag=tag).word()
     own = request.without_request(comment)
-    return f"{own} {word}" if own else word
+    whole = _joined(own, replace(asked, tag=tag, file=file))
+    if len(os.fsencode(whole)) <= _MOST_OF_A_COMMENT:
+        return whole
+    return _joined(own, replace(asked, tag=tag, file=""))
+
+
+def _joined(own: str, asked: SandboxRequest) -> str:
+    return f"{own} {asked.word()}" if own else asked.word()
 
 
 def sbatch_environment(user: User, settings: Slurm) -> dict[str, str]:

@@ -19,7 +19,7 @@ from commands import Failure, wait_until
 from files import write
 from processes import end_processes, start_time
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 def _at_once() -> bool:

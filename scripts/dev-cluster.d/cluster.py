@@ -9,7 +9,7 @@ from commands import PATH, Failure
 from files import write
 from state import state_folder
 
-DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root makes it
+DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root's, or `up` refuses it
 CLUSTER_NAME = "dev"
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20000  # below the kernel's ephemeral ports
@@ -77,6 +77,14 @@ class Cluster:
     @property
     def slurm_conf(self) -> Path:
         return self.etc / "slurm.conf"
+
+    @property
+    def sbridge_slurm_conf(self) -> Path:
+        """The same file by a name that only the agents and the watcher use.
+
+        Their commands get an environment made for them, without MARK: SLURM_CONF marks these.
+        """
+        return self.etc / "slurm-for-sbridge.conf"
 
     @property
     def containers_conf(self) -> Path:

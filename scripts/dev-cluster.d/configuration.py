@@ -28,9 +28,8 @@ def write_configuration(cluster: Cluster) -> None:
             text = _with_settings(text, cluster.settings.sbridge)
         secret = template.name == "slurmdbd.conf"  # slurmdbd insists
         write(cluster.etc / template.name, text, *((0o600, "slurm") if secret else ()))
-    lua = cluster.etc / "job_submit.lua"
-    if not lua.is_symlink():
-        lua.symlink_to(cluster.prefix / "share/slurm-conf/job_submit.lua")
+    _link(cluster.etc / "job_submit.lua", cluster.prefix / "share/slurm-conf/job_submit.lua")
+    _link(cluster.sbridge_slurm_conf, cluster.slurm_conf)
     key = cluster.etc / "munge.key"
     if not key.exists():
         write(key, os.urandom(64).hex(), 0o600)
@@ -50,6 +49,11 @@ def _with_settings(text: str, settings: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
+def _link(path: Path, target: Path) -> None:
+    if not path.is_symlink():
+        path.symlink_to(target)
+
+
 def _template_values(cluster: Cluster) -> dict[str, str]:
     runtime = cluster.settings.runtime
     allowed = {
@@ -67,6 +71,7 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "address": ADDRESS,
         "slurmctld_port": str(cluster.slurmctld_port),
         "slurmdbd_port": str(cluster.slurmdbd_port),
+        "sbridge_slurm_conf": str(cluster.sbridge_slurm_conf),
         "munge_socket": str(cluster.munge_socket),
         "database_socket": str(cluster.database_socket),
         "cgroup_plugin": _cgroup_plugin(),

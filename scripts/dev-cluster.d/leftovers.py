@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cgroups
 from cluster import MARK, Cluster, slot_ports
-from commands import attempt
+from commands import attempt, wait_until
 from daemon import recorded
 from ports import listening_ports
 from processes import all_pids, ancestors, command_line, kill_all, parent_of
@@ -16,6 +16,7 @@ from remains import mounts, open_sockets, unmount_all
 from roster import BASE_DAEMONS
 
 PODMAN_TIMEOUT_S = 60.0
+COLLECTED_TIMEOUT_S = 5.0
 
 
 def pods(cluster: Cluster) -> list[str]:
@@ -30,9 +31,9 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
     processes = _kill_processes(cluster)
     counts = {
         "containers": _remove_containers(cluster),
-        "processes": processes,
+        "processes": processes + _kill_processes(cluster),  # what Podman started for the removal
         "mounts": unmount_all(cluster.state),
-        "cgroups": cgroups.remove(_job_cgroups(cluster, pod_ids)),
+        "cgroups": _remove_cgroups(cluster, pod_ids),
     }
     cgroups.remove_empty_parents()
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
@@ -50,6 +51,19 @@ def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
     ]
 
 
+def _remove_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> int:
+    """Remove the jobs' cgroups; a killed process is in its own until PID 1 has collected it."""
+    count = 0
+
+    def none_left() -> bool:
+        nonlocal count
+        count += cgroups.remove(_job_cgroups(cluster, pod_ids))
+        return not _job_cgroups(cluster, pod_ids)
+
+    wait_until(none_left, COLLECTED_TIMEOUT_S)
+    return count
+
+
 def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:
     return [*cgroups.of_nodes(cluster.nodes), *cgroups.of_pods(pod_ids)]
 
@@ -57,9 +71,10 @@ def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:
 def _job_processes(cluster: Cluster) -> set[int]:
     """Return the processes that belong to this cluster's jobs and sandboxes.
 
-    They are told by their cgroup, by the mark in the environment that only its daemons have,
-    by being a job's process on one of its nodes, or by running from its prefix; and what these
-    started. The daemons below Slurm, and this process and its ancestors, are not among them.
+    They are told by their cgroup, by a mark in the environment that only its daemons or the
+    commands of these have, by being a job's process on one of its nodes, or by running from its
+    prefix; and what these started. The daemons below Slurm, and this process and its ancestors,
+    are not among them.
     """
     parents = {pid: parent_of(pid) for pid in all_pids()}
     chosen = {pid for pid in parents if _belongs(cluster, pid)}
@@ -75,7 +90,11 @@ def _belongs(cluster: Cluster, pid: int) -> bool:
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    marks = (f"{MARK}={cluster.state}", f"CONTAINERS_CONF={cluster.containers_conf}")
+    marks = (
+        f"{MARK}={cluster.state}",
+        f"CONTAINERS_CONF={cluster.containers_conf}",
+        f"SLURM_CONF={cluster.sbridge_slurm_conf}",
+    )
     if any(mark.encode() in environment for mark in marks):
         return True
     if any(word.startswith(f"{cluster.prefix}/".encode()) for word in argv[:2]):

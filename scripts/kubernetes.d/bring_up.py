@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from api import get, registry_tags
+from api import get, kubectl, registry_tags
 from certificates import make_certificates
 from cluster import (
     DEFAULT_STATE,
@@ -25,6 +25,7 @@ from machine import claim_slot, prepare
 from programs import build, program_folder
 from roster import apiserver, containerd, controller_manager, etcd, kubelet, registry, scheduler
 from steps import Steps
+from take_down import stop
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 IMAGES = ("alpine", "bash", "static", "pause")
@@ -42,6 +43,8 @@ def up(wanted: Mapping[str, Any]) -> None:
         slot = claim_slot(state, before.slot if before else None)
         cluster = Cluster(state, slot, program_folder(), settings)
         with Steps() as steps:
+            if before and before.settings != settings:
+                steps.run("old options", functools.partial(stop, before))
             cluster.save()
             write_configuration(cluster)
             _start_everything(cluster, steps)
@@ -105,7 +108,11 @@ def _push_images(cluster: Cluster) -> str:
 
 
 def _wait_for_nodes(cluster: Cluster) -> str:
-    """Wait until every node is ready."""
+    """Wait until every node is ready, and forget those of other options."""
+    names = {node.name for node in cluster.nodes}
+    known = (get(cluster, "/api/v1/nodes") or {}).get("items", [])
+    if gone := {node["metadata"]["name"] for node in known} - names:
+        kubectl(cluster, "delete", "nodes", *sorted(gone))
 
     def why_not() -> dict[str, str]:
         found = {node.name: _unready(cluster, node.name) for node in cluster.nodes}

@@ -20,9 +20,11 @@ PORTS_PER_SLOT = 100
 # As the images are called in every cluster, wherever its own registry listens.
 REGISTRY_HOST = "nas-hub.local"
 REGISTRY_PORT = 5407
-# RFC 2544 keeps these for tests of network devices: no site uses them. A slot has 4096 of them, a
-# node 128. Nothing carries out services here; their addresses are only given away.
+# RFC 2544 keeps these for tests of network devices: no site uses them. Nothing carries out services
+# here; their addresses are only given away.
 FIRST_POD_ADDRESS = ipaddress.IPv4Address("198.18.0.0")
+ADDRESSES_PER_SLOT = 4096
+PODS_PER_NODE = 128
 SERVICE_NETWORK = "198.19.255.0/24"
 # Set for the daemons only, so that what they started can be told from the user's own shells.
 MARK = "SBRIDGE_K8S_CLUSTER"
@@ -89,6 +91,21 @@ class Cluster:
         return f"{ADDRESS}:{self.port('registry')}"
 
     @property
+    def bridge(self) -> str:
+        """The interface that the pods of all nodes are on."""
+        return f"sbridge-pods{self.slot}"
+
+    @property
+    def pod_network(self) -> ipaddress.IPv4Network:
+        first = FIRST_POD_ADDRESS + ADDRESSES_PER_SLOT * self.slot
+        return ipaddress.IPv4Network(f"{first}/20")
+
+    @property
+    def gateway(self) -> ipaddress.IPv4Address:
+        """The machine's own address on the bridge."""
+        return self.pod_network[1]
+
+    @property
     def client_environment(self) -> dict[str, str]:
         """What `env` prints: enough for kubectl, ctr and skopeo to find this cluster."""
         return {
@@ -151,22 +168,16 @@ class Node:
         return f"sbridge-{self.name}"
 
     @property
-    def bridge(self) -> str:
-        return f"sb-{self.name}"
-
-    @property
     def network_name(self) -> str:
         """What CNI calls the pods' network."""
         return f"sbridge-{self.name}"
 
     @property
-    def pod_network(self) -> ipaddress.IPv4Network:
-        first = FIRST_POD_ADDRESS + 4096 * self.cluster.slot + 128 * (self.number - 1)
-        return ipaddress.IPv4Network((first, 25))
-
-    @property
-    def gateway(self) -> ipaddress.IPv4Address:
-        return self.pod_network[1]
+    def pod_addresses(self) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]:
+        """The first and the last address of this node's pods."""
+        first = PODS_PER_NODE * self.number
+        network = self.cluster.pod_network
+        return network[first], network[first + PODS_PER_NODE - 1]
 
 
 def slot_nodes(slot: int) -> list[str]:

@@ -26,6 +26,9 @@ def write_configuration(cluster: Cluster) -> None:
         "registry": cluster.registry,
         "registries": str(registries),
         "pause_image": PAUSE_IMAGE,
+        "bridge": cluster.bridge,
+        "pod_network": str(cluster.pod_network),
+        "gateway": str(cluster.gateway),
     }
     _write(cluster.etc / "audit-policy.yaml", values)
     _write(cluster.etc / "registry.yml", values)
@@ -50,10 +53,9 @@ def _write_node(node: Node, values: Mapping[str, str]) -> None:
         "kubelet_port": str(node.kubelet_port),
         "healthz_port": str(node.healthz_port),
         "cgroup": node.cgroup,
-        "bridge": node.bridge,
+        "first_pod": str(node.pod_addresses[0]),
+        "last_pod": str(node.pod_addresses[1]),
         "network": node.network_name,
-        "pod_network": str(node.pod_network),
-        "gateway": str(node.gateway),
     }
     _write(node.etc / "containerd.toml", values)
     _write(node.etc / "kubelet.yaml", values)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cgroups
 from cluster import MARK, Cluster, Node, registry_port, slot_ports
-from commands import wait_until
+from commands import attempt, wait_until
 from daemon import recorded
 from machine import has_bridge, hosts_lines, remove_bridge
 from ports import listening_ports
@@ -31,10 +31,13 @@ def remove_leftovers(cluster: Cluster) -> str:
         "processes": kill_all(lambda: cluster_processes(cluster)),
         "mounts": unmount_all(cluster.state),
         "cgroups": _remove_cgroups(cluster),
-        "bridges": sum(remove_bridge(node) for node in cluster.nodes),
+        "bridges": int(remove_bridge(cluster)),
     }
-    for path in [*sockets, *_files_elsewhere(cluster), *_dead_sockets(cluster)]:
+    for path in [*sockets, *_files_elsewhere(cluster)]:
         path.unlink(missing_ok=True)
+    for node in cluster.nodes:
+        # As /run after a machine has started anew: containerd finds that no container runs.
+        attempt(["rm", "-rf", "--one-file-system", str(node.run)])
     for folder in (SHIM_SOCKETS, CNI_RESULTS, LOG_LINKS, DEVICE_PLUGINS):
         _remove_empty(folder)
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
@@ -47,7 +50,7 @@ def leftovers(cluster: Cluster) -> list[str]:
         *(f"process {pid}: {command_line(pid)}" for pid in sorted(cluster_processes(cluster))),
         *(f"mount {path}" for path in mounts(cluster.state)),
         *(f"cgroup {path}" for path in _cgroups(cluster)),
-        *(f"interface {node.bridge}" for node in cluster.nodes if has_bridge(node)),
+        *([f"interface {cluster.bridge}"] if has_bridge(cluster) else []),
         *(f"socket {path}" for path in open_sockets(cluster.state)),
         *(f"open port {port}" for port in sorted(listening_ports() & ports)),
         *(f"file {path}" for path in _files_elsewhere(cluster)),
@@ -127,10 +130,6 @@ def _kubelet_sockets() -> list[Path]:
     path = DEVICE_PLUGINS / "kubelet.sock"
     open_now = any(name == str(path) for name in open_sockets(DEVICE_PLUGINS))
     return [path] if path.is_socket() and not open_now else []
-
-
-def _dead_sockets(cluster: Cluster) -> list[Path]:
-    return [path for path in cluster.run.rglob("*") if path.is_socket()]
 
 
 def _remove_empty(folder: Path) -> None:

@@ -8,7 +8,6 @@ from cluster import (
     REGISTRY_HOST,
     SLOTS,
     Cluster,
-    Node,
     registry_port,
     slot_nodes,
     slot_ports,
@@ -50,8 +49,8 @@ def prepare(cluster: Cluster) -> str:
         _write_hosts(cluster, [f"{ADDRESS} {' '.join(names)} {_mark(cluster)}"])
     for node in cluster.nodes:
         cgroups.make(node.cgroup)
-        _make_bridge(node)
-    return " ".join(f"{node.name} {node.gateway}" for node in cluster.nodes)
+    _make_bridge(cluster)
+    return f"{cluster.bridge} {cluster.gateway}"
 
 
 def hosts_lines(cluster: Cluster) -> list[str]:
@@ -72,23 +71,23 @@ def _write_hosts(cluster: Cluster, ours: list[str]) -> None:
         HOSTS.write_text(wanted)
 
 
-def _make_bridge(node: Node) -> None:
-    """Make the pods' bridge with its address, and let nothing be forwarded for it.
+def _make_bridge(cluster: Cluster) -> None:
+    """Make the pods' bridge with its address.
 
-    CNI would make it too, but with an address it also turns on forwarding for the whole machine.
+    CNI would make it too, but would then turn on forwarding for the whole machine.
     """
-    if not has_bridge(node):
-        call(["ip", "link", "add", node.bridge, "type", "bridge"])
-    address = f"{node.gateway}/{node.pod_network.prefixlen}"
-    call(["ip", "address", "replace", address, "dev", node.bridge])
-    call(["ip", "link", "set", node.bridge, "up"])
+    if not has_bridge(cluster):
+        call(["ip", "link", "add", cluster.bridge, "type", "bridge"])
+    address = f"{cluster.gateway}/{cluster.pod_network.prefixlen}"
+    call(["ip", "address", "replace", address, "dev", cluster.bridge])
+    call(["ip", "link", "set", cluster.bridge, "up"])
 
 
-def remove_bridge(node: Node) -> bool:
+def remove_bridge(cluster: Cluster) -> bool:
     """Remove the pods' bridge; True when it was there."""
-    return attempt(["ip", "link", "delete", node.bridge]).returncode == 0
+    return attempt(["ip", "link", "delete", cluster.bridge]).returncode == 0
 
 
-def has_bridge(node: Node) -> bool:
+def has_bridge(cluster: Cluster) -> bool:
     """Whether the pods' bridge is there."""
-    return Path("/sys/class/net", node.bridge).exists()
+    return Path("/sys/class/net", cluster.bridge).exists()

@@ -69,6 +69,12 @@ def apiserver(cluster: Cluster) -> Daemon:
         f"--tls-cert-file={pki}/apiserver.crt",
         f"--tls-private-key-file={pki}/apiserver.key",
         f"--client-ca-file={pki}/ca.crt",
+        # Nobody stands before this server; the controllers look for these all the same.
+        f"--requestheader-client-ca-file={pki}/ca.crt",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
@@ -161,7 +167,7 @@ def kubelet(node: Node) -> Daemon:
         f"--kubeconfig={node.etc}/kubelet.kubeconfig",
         f"--root-dir={node.folder}/kubelet",
         f"--hostname-override={node.name}",
-        f"--node-ip={node.gateway}",
+        f"--node-ip={node.cluster.gateway}",
     ]
     return Daemon(
         node.cluster,

@@ -36,6 +36,12 @@ def down(purge: bool) -> None:
     print(f"Down, nothing left behind; state {kept}.")
 
 
+def stop(cluster: Cluster) -> str:
+    """End everything that runs; files and names stay."""
+    said = [part(cluster) for part in (_delete_pods, _stop_daemons, remove_leftovers)]
+    return f"pods: {said[0]}, left over: {said[2]}"
+
+
 def _delete_pods(cluster: Cluster) -> str:
     """Have the kubelets end the pods, where the cluster is well enough for that."""
     _stop(cluster, "kube-controller-manager", "kube-scheduler")  # they would make new ones

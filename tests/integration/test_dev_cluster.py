@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -72,13 +73,6 @@ def kernel_leftovers(cluster, nodes: list[str]) -> list[str]:
         except OSError:
             continue
     return mounts + sockets + groups + environments
-
-
-def wait_until_buried(cluster, nodes):
-    """Wait until nothing is left; why one process sometimes outlives `down` is not known yet."""
-    with contextlib.suppress(pytest.fail.Exception):
-        cluster.wait_for(lambda: kernel_leftovers(cluster, nodes) == [], timeout=120)
-    assert kernel_leftovers(cluster, nodes) == []
 
 
 # --- up ---------------------------------------------------------------------------------------
@@ -191,6 +185,15 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(own):
     assert f"{foreign} is not empty and holds no cluster" in ran.stderr
 
 
+def test_a_state_folder_of_an_ordinary_user_is_refused(own):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as foreign:
+        os.chown(foreign, pwd.getpwnam("bob").pw_uid, -1)
+        ran = type(own)(Path(foreign)).dev_cluster("up")
+        assert os.listdir(foreign) == []
+    assert ran.returncode == 1
+    assert f"{foreign} belongs to uid {pwd.getpwnam('bob').pw_uid}" in ran.stderr
+
+
 def test_a_state_folder_that_users_cannot_reach_is_refused(own):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:
         ran = type(own)(Path(closed, "state")).dev_cluster("up")
@@ -273,7 +276,7 @@ def test_down_leaves_nothing_behind(mended, folder, proctrack, died):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "nothing left behind" in ran.stdout
     assert mended.processes(f"sleep\0{seconds}") == []
-    wait_until_buried(mended, nodes)
+    assert kernel_leftovers(mended, nodes) == []
     mended.up()
     assert mended.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
 
@@ -295,7 +298,37 @@ def test_down_ends_a_sandboxed_job_wholly(mended, folder, proctrack, died):
     ran = mended.dev_cluster("down")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert mended.processes(f"sleep\0{seconds}") == []
-    wait_until_buried(mended, nodes)
+    assert kernel_leftovers(mended, nodes) == []
+
+
+@pytest.fixture
+def asked(mended):
+    """Have the agent ask for a job while slurmctld hangs, and kill both; gives squeue's words."""
+    node, slurmctld = mended.nodes[0], mended.pids()["slurmctld"]
+    words = "-j\000987654"
+    step = ["env", "SLURM_JOB_ID=987654", f"SLURMD_NODENAME={node}", "sbridge-run", "/bin/true"]
+    os.kill(slurmctld, signal.SIGSTOP)
+    try:
+        caller = subprocess.Popen(
+            [str(mended.script), "as", "alice", *step],
+            env={**os.environ, "SBRIDGE_DEV_STATE": str(mended.state)},
+            stderr=subprocess.DEVNULL,
+        )
+        with caller:
+            mended.wait_for(lambda: mended.processes(words))
+            mended.kill("slurmctld", f"agent-{node}")
+            caller.kill()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(slurmctld, signal.SIGCONT)
+    return words
+
+
+def test_down_ends_what_a_dead_agent_still_asks_slurm(mended, asked):
+    """Left alone, such a squeue would go on trying to reach a slurmctld that is no more."""
+    assert mended.processes(asked)
+    assert mended.dev_cluster("down").returncode == 0
+    assert mended.processes(asked) == []
 
 
 def test_down_removes_sandboxes_that_nobody_owns(new_cluster):
@@ -306,7 +339,7 @@ def test_down_removes_sandboxes_that_nobody_owns(new_cluster):
     assert cluster.processes("sleep\x004321.5")
     assert cluster.dev_cluster("down").returncode == 0
     assert cluster.processes("sleep\x004321.5") == []
-    wait_until_buried(cluster, nodes)
+    assert kernel_leftovers(cluster, nodes) == []
 
 
 def test_down_says_loudly_what_it_could_not_remove(mended):

@@ -76,6 +76,23 @@ def test_a_failing_job_comes_back_too(cluster, drop):
     assert (folder / "stderr.log").read_text() == "no\n"
 
 
+def test_a_plain_sbatch_job_is_told_where_its_own_output_is(cluster, shared_dir):
+    own = shared_dir("alice")
+    streams = ["-o", f"{own}/out", "-e", f"{own}/err 1"]
+    job_id = cluster.sbatch("alice", script("exit 3\n"), *streams)
+    folder, summary = finished(cluster, job_id)
+    told = f"The job ended with exit code 3. {own}/err 1 should say why."
+    assert summary["explanation"] == told
+    assert told in (folder / "job_summary.txt").read_text(encoding="utf-8")
+    assert (folder / "checksums.txt").read_text().endswith("  job_summary.txt\n")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checksums.txt",
+        "job_summary.json",
+        "job_summary.txt",
+        "outputs",
+    ]
+
+
 def test_a_job_whose_image_does_not_exist_says_so_in_its_results(cluster, drop):
     text = script("echo hi\n", image="#K8S_IMAGE=localhost/nosuch:1\n")
     folder, summary = finished(cluster, drop("noimage.sh", text))

@@ -11,6 +11,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -51,6 +53,16 @@ class ExpiredError(SbridgeError):
     """The version to watch from is too old (410): list again."""
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where the API is, and how it is recognised; `ca_pem` "" is the machine's own choice."""
+
+    url: str
+    ca_pem: str = ""
+    tls_server_name: str = ""
+    is_verified: bool = True
+
+
 class Api:
     """One cluster; safe to use from several threads.
 
@@ -64,9 +76,35 @@ class Api:
         self._connected_at = time.monotonic()
         self._failed = False
 
+    @property
+    def server(self) -> Server:
+        """The API server as the credentials name it; raises `ConfigError`."""
+        options = self._client.configuration
+        try:
+            ca_pem = Path(options.ssl_ca_cert).read_text("ascii") if options.ssl_ca_cert else ""
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the cluster's certificate authority: {error}") from error
+        name = options.tls_server_name or ""
+        return Server(options.host, ca_pem, name, bool(options.verify_ssl))
+
+    @property
+    def token(self) -> str:
+        """The bearer token in use, "" for other credentials."""
+        key = self._client.configuration.get_api_key_with_prefix("BearerToken", "authorization")
+        return (key or "").removeprefix("Bearer ")
+
     def get(self, path: str, **query: object) -> Object:
         """Read an object, or a list with the given query."""
         return self._request("GET", path, query)
+
+    def find(self, path: str) -> Object | None:
+        """Read an object; None when the API server says that there is none."""
+        try:
+            return self.get(path)
+        except RefusedError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def create(self, path: str, body: Object) -> Object:
         """Create an object in the collection at `path`."""

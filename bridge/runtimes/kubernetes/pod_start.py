@@ -11,7 +11,7 @@ import time
 
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
-from bridge.runtimes.kubernetes import processes, refusal, waiting
+from bridge.runtimes.kubernetes import processes, pulling, refusal, waiting
 from bridge.runtimes.kubernetes.api import NO_ANSWER, Api, Object, RefusedError
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
@@ -70,7 +70,7 @@ class PodStart:
         while pod is not None and pod["metadata"]["uid"] == uid:
             if waiting.is_running(pod):
                 if said.startswith("pulling"):
-                    waiter.say(waiting.pulled(pod, events.now()))
+                    waiter.say(f"{said} took {pulling.pull_of(events.now())}")
                 return pod
             delay = waiting.progress(pod, events.after(time.monotonic() - began))
             away = self._watch.away

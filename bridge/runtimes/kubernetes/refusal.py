@@ -7,14 +7,16 @@ waited for. Texts are those of Kubernetes 1.34 to 1.36.
 import re
 
 from bridge.errors import SbridgeError, TemporaryError
+from bridge.runtimes.kubernetes.admission import NAME_PREFIX
 from bridge.runtimes.kubernetes.api import RefusedError
 from bridge.runtimes.sandbox import UserError
 
 _LONGEST_REASON = 400
 # Not the job's doing: the namespace, or what `kubernetes.*` of the configuration names.
 _UNPREPARED = re.compile(
-    r"because it is being terminated|no PriorityClass with name|RuntimeClass .* not found"
-    r"|error looking up service account|unable to parse requirement"
+    rf"ValidatingAdmissionPolicy '{re.escape(NAME_PREFIX)}|violates PodSecurity"
+    r"|because it is being terminated|no PriorityClass with name|RuntimeClass .* not found"
+    r"|error looking up service account"
 )
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 _UNITS = {
@@ -29,7 +31,9 @@ def blame(error: RefusedError, what: str) -> SbridgeError:
     quota = _QUOTA.search(error.message)
     if quota:
         return _over_quota(quota, what)
-    if error.status == 401 or (error.status == 403 and " cannot " in text):
+    if error.status == 401:
+        return TemporaryError(f"the cluster does not take the agent's credentials: {text}")
+    if error.status == 403 and " cannot " in text:
         hint = "`sbridge kubernetes apply` gives the agent its role."
         return TemporaryError(f"the cluster does not let the agent make {what}: {text}. {hint}")
     if error.status == 409:

@@ -10,21 +10,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bridge.errors import NodeError, SbridgeError, TemporaryError
+from bridge.runtimes.kubernetes import pulling
 from bridge.runtimes.kubernetes.api import Object
 from bridge.runtimes.sandbox import UserError
 
-# What a registry, or the way to it, says when another try may help. An unknown host is none of
-# these: names that cannot be asked for are told in other words.
-_PASSING_PULL = re.compile(
-    r"connection refused|i/o timeout|TLS handshake timeout|connection reset|network is unreachable"
-    r"|no route to host|server misbehaving|temporary failure|too ?many ?requests|\b50[0234]\b"
-    r"|\bEOF\b|context deadline exceeded|pull QPS exceeded",
-    re.IGNORECASE,
-)
-_NODE_PULL = re.compile(r"no space left on device|read-only file system|input/output error")
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 _IMAGE_REASONS = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
-_CREATE_REASONS = (
+# The image is there; what it was to start is not, or may not.
+CREATE_REASONS = (
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
@@ -61,26 +54,15 @@ def progress(pod: Object, events: Sequence[Object]) -> Delay:
     if status.get("phase") == "Failed" or status.get("reason"):
         raise _failed(pod, status)
     waiting = _container(pod).get("state", {}).get("waiting", {})
-    reason, message = waiting.get("reason", ""), _short(waiting.get("message", ""), image)
+    reason, message = waiting.get("reason", ""), pulling.short(waiting.get("message", ""), image)
     if reason in _IMAGE_REASONS:
         raise UserError(f"image {image} cannot be used: {message or reason}")
     if reason in _PULL_REASONS:
-        return Delay(_pull_trouble(image, events, message))
-    if reason in _CREATE_REASONS:
+        return Delay(pulling.trouble(image, events, message))
+    if reason in CREATE_REASONS:
         return _create_trouble(pod, reason, message)
     delay = _not_taken(pod) or _node_trouble(pod, events)
     return delay or Delay(_pulling(image, events) or f"starting {image}")
-
-
-def pulled(pod: Object, events: Sequence[Object]) -> str:
-    """Return how long the pull of the image took and its size, "" when it was there."""
-    image = _image(pod)
-    text = next((_text(event) for event in events if event.get("reason") == "Pulled"), "")
-    took = re.search(r" in ([0-9hm.µ]+s)\b", text)
-    size = re.search(r"Image size: (\d+) bytes", text)
-    if not took:
-        return ""
-    return f"image {image} was pulled in {took[1]}" + (f" ({_mebibytes(size[1])})" if size else "")
 
 
 def ended(pod: Object, *, is_gone: bool) -> str:
@@ -136,7 +118,7 @@ def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
     terminated = _container(pod).get("state", {}).get("terminated", {})
     image = _image(pod)
     why = terminated.get("message") or message or terminated.get("reason") or reason
-    if terminated.get("reason") in _CREATE_REASONS:
+    if terminated.get("reason") in CREATE_REASONS:
         return _not_created(pod, terminated["reason"], str(why)[:_LONGEST_REASON])
     return TemporaryError(f"the sandbox with image {image} ended at once: {why}")
 
@@ -148,26 +130,11 @@ def _create_trouble(pod: Object, reason: str, message: str) -> Delay:
 
 
 def _not_created(pod: Object, reason: str, message: str) -> SbridgeError:
-    if _NODE_PULL.search(message):
+    if pulling.NO_SPACE.search(message):
         return NodeError(f"containers cannot be created: {message}")
     if _is_too_small(pod, message):
         return _too_small(pod)
     return UserError(f"the sandbox with image {_image(pod)} cannot be made: {message or reason}")
-
-
-def _pull_trouble(image: str, events: Sequence[Object], message: str) -> str:
-    """Judge a failed pull by what the registry said: the back-off's own text does not tell."""
-    told = [_text(event) for event in events if event.get("reason") == "Failed"]
-    said = next((text for text in reversed(told) if "pull" in text), message)
-    said = _short(said, image)
-    without_name = said.replace(image, "")
-    if _NODE_PULL.search(without_name):
-        raise NodeError(f"image {image} cannot be stored: {said}")
-    if _PASSING_PULL.search(without_name):
-        return f"waiting for the registry of {image}: {said}"
-    if not told and not message.startswith(("failed", "rpc")):
-        return f"pulling image {image} failed; asking why"
-    raise UserError(f"image {image} cannot be pulled: {said}")
 
 
 def _not_taken(pod: Object) -> Delay | None:
@@ -195,7 +162,7 @@ def _node_trouble(pod: Object, events: Sequence[Object]) -> Delay | None:
         if reason in ("FailedMount", "FailedAttachVolume"):
             return Delay(f"waiting for a folder to be mounted: {_short_event(event)}")
         if reason == "FailedCreatePodSandBox":
-            if _is_too_small(pod, _text(event)):
+            if _is_too_small(pod, pulling.text_of(event)):
                 raise _too_small(pod)
             text = f"waiting for the node's container runtime: {_short_event(event)}"
             return Delay(text, by_node=True)
@@ -220,35 +187,14 @@ def _memory_mib(pod: Object) -> int:
 
 
 def _pulling(image: str, events: Sequence[Object]) -> str:
-    reasons = [event.get("reason") for event in events]
-    return f"pulling image {image}" if "Pulling" in reasons and "Pulled" not in reasons else ""
-
-
-def _mebibytes(size: str) -> str:
-    return f"{int(size) / (1 << 20):.0f} MiB"
-
-
-def _text(event: Object) -> str:
-    return str(event.get("message") or event.get("note") or "")
+    pull = pulling.pull_of(events)
+    if pull is not None:
+        return f"starting {image} (pulled in {pull})" if pull.took else f"starting {image}"
+    is_begun = any(event.get("reason") == "Pulling" for event in events)
+    return f"pulling image {image}" if is_begun else ""
 
 
 def _short_event(event: Object) -> str:
-    text = re.sub(r'^MountVolume\.SetUp failed for volume "[^"]*" : ', "", _text(event))
+    text = re.sub(r'^MountVolume\.SetUp failed for volume "[^"]*" : ', "", pulling.text_of(event))
     text = re.sub(r"^Failed to create pod sandbox: ", "", text)
-    return _without_wrappings(text)[-_LONGEST_REASON:]
-
-
-def _short(text: str, image: str) -> str:
-    """Shorten containerd's nested sentences to what the registry said in the end."""
-    text = re.sub(r'^(?:Failed to pull image|Back-off pulling image) "[^"]*":\s*', "", text)
-    text = _without_wrappings(re.sub(r"^(?:ErrImagePull|error:?)\s*:?\s*", "", text))
-    text = text.replace(f'failed to pull and unpack image "{image}": ', "")
-    text = text.replace(f'failed to resolve reference "{image}": ', "")
-    text = re.sub(r'^failed to do request: \w+ "[^"]*": ', "", text)
-    return text.removeprefix(f"{image}: ")[-_LONGEST_REASON:]
-
-
-def _without_wrappings(text: str) -> str:
-    """Take off what gRPC puts around a message."""
-    text = re.sub(r"^rpc error: code = \w+ desc = ", "", text)
-    return re.sub(r'^connection error: desc = "transport: ([^"]*)"', r"\1", text)
+    return pulling.without_wrappings(text)[-_LONGEST_REASON:]

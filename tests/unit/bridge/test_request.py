@@ -10,6 +10,7 @@ FULL = SandboxRequest(
     script="/mnt/nas/scripts/x.py",
     runtime="podman",
     tag="4f00",
+    file="실험 1 (복사본).sh",
 )
 
 

@@ -6,20 +6,7 @@ import socket
 
 import pytest
 
-from bridge import run
-
-
-@pytest.mark.parametrize(
-    ("interpreter", "rest", "argv"),
-    [
-        (b"/bin/bash", [b"s"], [b"/bin/bash", b"s"]),
-        (b"/bin/bash -l", [b"s", b"a b"], [b"/bin/bash", b"-l", b"s", b"a b"]),
-        (b"/usr/bin/env python3 -u", [b"s"], [b"/usr/bin/env", b"python3 -u", b"s"]),
-        (b" /bin/sh ", [], [b"/bin/sh"]),
-    ],
-)
-def test_the_interpreter_line_is_split_as_the_kernel_does(interpreter, rest, argv):
-    assert run._interpreter_argv(interpreter, rest) == argv
+from bridge import run, wire
 
 
 def test_only_the_batch_script_is_opened_for_the_keeper(tmp_path):
@@ -78,3 +65,52 @@ def test_outside_a_job_it_says_so(capfd, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, handler)
     assert "not inside a Slurm job" in capfd.readouterr().err
+
+
+SCRIPT = b"/spool/job00001/slurm_script"
+
+
+@pytest.fixture
+def become(monkeypatch, tmp_path):
+    """Obey an agent that says `exec`; return the exit code, or what was to be executed."""
+
+    def become(*fields, argv=("/bin/bash -l", SCRIPT, "a b")):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["sbridge-run", *map(os.fsdecode, argv)])
+        monkeypatch.setattr(os, "execve", lambda *all_of_it: done.append(all_of_it))
+        monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+        done = []
+        step = run.Step(b"/nowhere", {b"PATH": b"/usr/bin", b"K8S_SCRIPT": b"/mine"})
+        code = step._become(wire.Message("exec", list(fields)))
+        return done[0] if done else code
+
+    return become
+
+
+def test_a_step_without_a_sandbox_becomes_its_interpreter(become):
+    program, argv, environment = become(("env", b"A=b=c"))
+    assert (program, argv) == (b"/bin/bash", [b"/bin/bash", b"-l", SCRIPT, b"a b"])
+    assert environment == {b"PATH": b"/usr/bin", b"K8S_SCRIPT": b"/mine", b"A": b"b=c"}
+
+
+def test_a_step_becomes_the_file_that_the_agent_names(become, tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("import sys\n")
+    named = os.fsencode(file)
+    program, argv, environment = become(("env", b"K8S_SCRIPT=" + named), ("file", named))
+    assert (program, argv) == (b"/usr/bin/python3", [b"/usr/bin/python3", named, b"a b"])
+    assert environment[b"K8S_SCRIPT"] == named
+
+
+def test_a_file_that_is_not_there_ends_the_step_like_a_shell(become, capfd):
+    assert become(("file", b"/no/such.py")) == 127
+    assert capfd.readouterr().err.startswith("sbridge: K8S_SCRIPT=/no/such.py: No such file")
+
+
+def test_a_step_without_a_sandbox_goes_to_its_working_directory(become, tmp_path, capfd):
+    (tmp_path / "there").mkdir()
+    become(("cwd", os.fsencode(tmp_path / "there")))
+    assert os.getcwd() == str(tmp_path / "there")
+    become(("cwd", b"/no/such"))
+    said = f"sbridge: working directory /no/such: No such file or directory; using {tmp_path}\n"
+    assert (os.getcwd(), capfd.readouterr().err) == (str(tmp_path), said)

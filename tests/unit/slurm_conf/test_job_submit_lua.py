@@ -128,6 +128,34 @@ def test_a_changed_comment_keeps_the_tag_beside_extra(answers):
     assert answer.job == Job(None, "new sbridge1?tag=4f")
 
 
+# --- The dropped file's name is the first to go when room is short -----------------------------
+
+
+@pytest.mark.parametrize("field", ["comment", "extra"])
+def test_a_files_name_gives_way_to_what_the_script_asks_for(answers, field):
+    script = "#!/bin/bash\n#K8S_IMAGE=alpine\n#K8S_WORKDIR=/" + "x" * 800 + "\n:\n"
+    kept = f"sbridge1?tag=4f&file={'y' * 100}"
+    dropped = f"sbridge1?tag=4f&file={'y' * 200}"
+    jobs = [Job(script, f"mine {word}") for word in (kept, dropped)]
+    words = [getattr(answer.job, field) for answer in answers(jobs, field)]
+    assert [find(word).file for word in words] == ["y" * 100, ""]
+    assert all((find(word).tag, find(word).image) == ("4f", "alpine") for word in words)
+    assert all(len(word) <= 1024 for word in words)
+
+
+def test_a_files_name_gives_way_to_a_changed_comment(answers):
+    old = f"old sbridge1?tag=4f&file={'y' * 200}"
+    (answer,) = answers([Job(None, "x" * 900)], "comment", "modify", old)
+    assert answer.job == Job(None, "x" * 900 + " sbridge1?tag=4f")
+
+
+def test_what_has_no_room_even_without_a_files_name_is_refused(answers):
+    script = "#!/bin/bash\n#K8S_WORKDIR=/" + "x" * 1020 + "\n:\n"
+    (answer,) = answers([Job(script, f"sbridge1?tag=4f&file={'y' * 200}")])
+    assert answer.code != 0
+    assert f"take {1020 + len('sbridge1?tag=4f&workdir=%2F')} bytes" in answer.said
+
+
 # --- The validator and job_submit.lua read the same lines alike --------------------------------
 
 NAMES = "IMAGE WORKDIR SCRIPT RUNTIME IMGAE image PORT".split()

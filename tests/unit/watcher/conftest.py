@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from bridge.as_user import User
+from bridge.config import Config
 from bridge.errors import SbridgeError
 from tests.unit.watcher.watched_site import Site
 from watcher.board import Board
 from watcher.children import Done
 from watcher.locks import StateFolder
+from watcher.workplace import Workplace
 
 
 @pytest.fixture
@@ -57,6 +59,11 @@ def state(tmp_path: Path) -> Iterator[StateFolder]:
 @pytest.fixture
 def board() -> Board:
     return Board(settle_s=3.0)
+
+
+@pytest.fixture
+def place(state: StateFolder, board: Board, children: Any, mocker: Any) -> Workplace:
+    return Workplace(Config(), state, board, children, mocker.Mock())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import pytest
 
+from bridge import request
 from tests.unit.watcher.watched_site import GOOD, LOST, NOT_REACHED, wait_for
 from watcher import daemon
 from watcher import scan as scan_module
@@ -49,7 +50,7 @@ def test_a_dropped_file_is_submitted_once_and_gets_a_receipt(running):
     assert (site.slurm / "script").read_bytes() == content
     assert [warning["code"] for warning in receipt["warnings"]] == ["output_redirected"]
     assert set(receipt["warnings"][0]["text"]) == {"en", "ko"}
-    assert site.jobs() == [f"my own sbridge1?tag={receipt['tag']}"]
+    assert site.jobs() == [f"my own sbridge1?tag={receipt['tag']}&file=hello.sh"]
     submitted = datetime.fromisoformat(receipt["submitted_at"]).timestamp()
     assert began - 1 < submitted <= time.time()
     assert (site.processed / "1_hello.sh").stat().st_uid == site.user.uid
@@ -154,7 +155,7 @@ def test_many_files_at_once_are_one_job_each(running):
     for number in range(40):
         site.drop(f"{number}.sh")
     site.wait_for_event("job_submitted", 40)
-    tags = {comment.rpartition("=")[2] for comment in site.jobs()}
+    tags = {request.find(comment).tag for comment in site.jobs()}
     assert len(site.jobs()) == len(tags) == 40
     names = {path.name.split("_")[1] for path in site.processed.glob("*.sh")}
     assert names == {f"{number}.sh" for number in range(40)}
@@ -468,7 +469,7 @@ def test_killed_after_the_claim_and_before_sbatch(site):
     site.make(site.claims / f"{'a' * 32}.hello.sh")
     site.start()
     wait_processed(site, "1_hello.sh")
-    assert site.jobs() == [f"sbridge1?tag={'a' * 32}"]
+    assert site.jobs() == [f"sbridge1?tag={'a' * 32}&file=hello.sh"]
     assert len(site.log("submission_not_found")) == 1
 
 

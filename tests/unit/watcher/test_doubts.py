@@ -10,8 +10,8 @@ TAG = "a" * 32
 
 
 @pytest.fixture
-def doubts(state, board, children, mocker, clock):
-    return Doubts(Config(), state, board, children, mocker.Mock())
+def doubts(place, clock):
+    return Doubts(place)
 
 
 @pytest.fixture

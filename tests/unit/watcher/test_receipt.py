@@ -22,6 +22,10 @@ def test_a_receipt_is_json_that_people_can_read():
     content = json.loads(text)
     assert content["schema"] == "sbridge-receipt/1"
     assert content["results"] == "/mnt/nas/results/12"
+    assert set(content["results_note"]) == {"en", "ko"}
+    for note in content["results_note"].values():
+        assert "12_2" in note
+        assert "tag" in note
     assert content["submitted_at"] == "2023-11-14T22:13:20+00:00"
     (told,) = content["warnings"]
     assert (told["code"], told["line"], set(told["text"])) == ("late_sbatch", 9, {"en", "ko"})

@@ -8,8 +8,8 @@ from watcher.submissions import Submissions
 
 
 @pytest.fixture
-def submissions(state, board, children, mocker, clock):
-    return Submissions(Config(), state, board, children, mocker.Mock())
+def submissions(place, clock):
+    return Submissions(place)
 
 
 def outcome(kind, **facts):

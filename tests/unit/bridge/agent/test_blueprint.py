@@ -79,10 +79,10 @@ def test_mounts_are_the_sites_and_the_jobs_own(tmp_path):
     assert (spec.cpus, spec.memory_mib) == (2, 100)
 
 
-def test_the_environment_changes_in_the_two_documented_places_only(tmp_path):
+def test_the_environment_changes_in_the_documented_places_only(tmp_path):
     given = [b"PATH=/home/alice/bin:/usr/bin", b"ODD=\xff=1", b"SBRIDGE_OUTPUTS=/etc", b"EMPTY="]
     sandbox = Sandbox("x", 1, 1, path="/opt/conda/bin:/usr/bin")
-    inside = blueprint.environment(given, sandbox, JobSpool(tmp_path))
+    inside = blueprint.environment(given, sandbox, job(tmp_path))
     assert inside == [
         b"PATH=/opt/conda/bin:/usr/bin:/home/alice/bin",
         b"ODD=\xff=1",
@@ -93,7 +93,19 @@ def test_the_environment_changes_in_the_two_documented_places_only(tmp_path):
 
 def test_without_a_path_of_the_image_the_jobs_own_stays(tmp_path):
     sandbox = dataclasses.replace(Sandbox("x", 1, 1), path="")
-    assert b"PATH=/bin" in blueprint.environment([b"PATH=/bin"], sandbox, JobSpool(tmp_path))
+    assert b"PATH=/bin" in blueprint.environment([b"PATH=/bin"], sandbox, job(tmp_path))
+
+
+@pytest.mark.parametrize("sandbox", [None, Sandbox("x", 1, 1)])
+def test_the_named_script_is_exported_whatever_the_user_had_exported(tmp_path, sandbox):
+    asked = job(tmp_path, SLURM_JOB_COMMENT="sbridge1?script=%2F%EC%8B%A4%ED%97%98%2Fx.py")
+    found = blueprint.environment([b"K8S_SCRIPT=/mine", b"K8S_SCRIPTS=x"], sandbox, asked)
+    assert sorted(found)[:2] == ["K8S_SCRIPT=/실험/x.py".encode(), b"K8S_SCRIPTS=x"]
+
+
+def test_without_a_named_script_the_users_own_variable_stays(tmp_path):
+    found = blueprint.environment([b"K8S_SCRIPT=/mine"], None, job(tmp_path))
+    assert b"K8S_SCRIPT=/mine" in found
 
 
 def test_a_hook_without_job_variables_is_refused():

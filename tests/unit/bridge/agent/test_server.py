@@ -5,7 +5,9 @@ import os
 import pytest
 
 from bridge import wire
-from bridge.agent.server import RefusedError, _check_descriptors
+from bridge.agent.job import JobRun, Request, State
+from bridge.agent.server import RefusedError, _check_descriptors, _file_to_run
+from bridge.job_spool import JobSpool, RunId
 
 
 def asking(*numbers, script=False):
@@ -45,3 +47,17 @@ def test_a_socket_is_replaced_without_a_gap(tmp_path):
     assert os.stat(address).st_ino != before
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize(
+    ("word", "step", "file"),
+    [
+        ("script=%2Fx.py", [("idle", b"1")], [("file", b"/x.py")]),
+        ("script=%2Fx.py", [], []),
+        ("image=a", [("idle", b"1")], []),
+    ],
+)
+def test_the_named_script_runs_only_when_the_batch_script_is_idle(tmp_path, word, step, file):
+    variables = {"SLURM_JOB_COMMENT": f"sbridge1?{word}"}
+    job = JobRun(Request(RunId(1, 0), 1, 1, variables), JobSpool(tmp_path), State())
+    assert _file_to_run(wire.Message("enter", step), job) == file

@@ -42,6 +42,7 @@ FACTS: dict[str, Any] = {
     "runtime": "podman",
     "sandbox": "sbridge-42-1",
     "workdir": "/workspace",
+    "script": "/mnt/nas/x.py",
     "warnings": ["--output was overridden"],
     "max_rss_kib": 2048,
     "cpu_s": 61.5,

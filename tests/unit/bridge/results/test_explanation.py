@@ -38,10 +38,26 @@ LANGUAGES = ("en", "ko")
 def test_every_ending_is_told_in_words(
     state: str, exit_code: int | None, signal: int | None, started: bool, outcome: str, words: str
 ) -> None:
-    ending = Ending(state, exit_code, signal, started)
+    ending = Ending(state, exit_code, signal, started, "")
     assert ending.outcome == outcome
     assert words in explain(ending, "en")
     assert re.search("[가-힣]", explain(ending, "ko"))
+
+
+@pytest.mark.parametrize(("exit_code", "signal"), [(1, None), (127, None), (134, None), (0, 6)])
+def test_a_failure_names_the_log_only_where_there_is_one(exit_code: int, signal: int) -> None:
+    ends = [Ending("FAILED", exit_code, signal, True, log) for log in ("/home/alice/err", "")]
+    for language, words in (
+        ("en", "/home/alice/err should say why."),
+        ("ko", "/home/alice/err 파일을"),
+    ):
+        assert words in explain(ends[0], language)
+        assert "err" not in explain(ends[1], language)
+        assert explain(ends[0], language).startswith(explain(ends[1], language))
+
+
+def test_a_killed_jobs_log_is_not_said_to_tell_why() -> None:
+    assert "err" not in explain(Ending("FAILED", 137, None, True, "/home/alice/err"), "en")
 
 
 def test_every_text_exists_in_every_language() -> None:
@@ -51,6 +67,7 @@ def test_every_text_exists_in_every_language() -> None:
         explanation._SENTENCES,
         explanation._CODES,
         explanation._SIGNALS,
+        {"see_log": explanation._SEE_LOG},
         page._LABELS,
     ]
     for table in tables:

@@ -18,7 +18,7 @@ def test_the_text_for_people_says_all_in_english_and_korean() -> None:
         == """\
 Job 42 (안녕.sh): failed
 
-The job ended with exit code 3; stderr.log should say why.
+The job ended with exit code 3. stderr.log should say why.
 Reason: NonZeroExitCode
 
 Job file: 안녕.sh
@@ -26,6 +26,7 @@ User: alice (account lab, QOS normal)
 Ran on: n[1-2] (partition main)
 Image: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
 Working directory: /workspace
+Script: /mnt/nas/x.py
 Submitted: 2023-11-14 22:13:20 +0000
 Started: 2023-11-14 22:13:30 +0000
 Ended: 2023-11-14 23:15:00 +0000
@@ -52,7 +53,7 @@ Warnings:
 
 작업 42 (안녕.sh): 실패
 
-작업이 종료 코드 3(으)로 끝났습니다. 이유는 stderr.log를 보세요.
+작업이 종료 코드 3(으)로 끝났습니다. 이유는 stderr.log 파일을 보세요.
 사유: NonZeroExitCode
 
 작업 파일: 안녕.sh
@@ -60,6 +61,7 @@ Warnings:
 실행 노드: n[1-2] (파티션 main)
 이미지: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
 작업 디렉터리: /workspace
+스크립트: /mnt/nas/x.py
 제출: 2023-11-14 22:13:20 +0000
 시작: 2023-11-14 22:13:30 +0000
 종료: 2023-11-14 23:15:00 +0000
@@ -86,7 +88,8 @@ Slurm 상태: FAILED
 
 
 def test_a_job_of_which_nothing_is_known_still_gets_a_summary() -> None:
-    facts = JobFacts.of({"job_id": 7, "user": None, "warnings": None, "from_the_future": 1})
+    unknown = {"user": None, "warnings": None, "from_the_future": 1}
+    facts = JobFacts.of({"job_id": 7, "tag": "t", **unknown})
     text = page.text(facts, published(stdout=None), ["en"])
     assert text.startswith("Job 7 (?): ended\n\nHow the job ended is not known.\n\nIn this folder:")
     assert "stdout.log        could not be copied" in text
@@ -96,13 +99,26 @@ def test_a_job_of_which_nothing_is_known_still_gets_a_summary() -> None:
     assert content["started_at"] is None
 
 
+@pytest.mark.parametrize(
+    "paths", [{}, {"stdout_path": "/home/alice/o", "stderr_path": "/home/alice/e"}]
+)
+def test_a_job_whose_output_is_elsewhere_has_no_logs_here(paths: dict[str, str]) -> None:
+    facts = JobFacts.of({"job_id": 7, "state": "FAILED", "exit_code": 6, **paths})
+    text = page.text(facts, published(stdout=None, stderr=None), LANGUAGES)
+    assert "stdout.log" not in text
+    assert "stderr.log" not in text
+    assert text.count("/home/alice/e") == (4 if paths else 0)
+
+
 def test_a_user_cannot_forge_lines_of_the_summary_with_names() -> None:
     skipped = Remarks()
     skipped.add("outputs/x\nSlurm state: COMPLETED\x1b[2J\udcff", "symlink")
-    facts = JobFacts.of({"job_id": 7, "name": "a\nb", "reason": "c\nd", "warnings": ["e\r\nf"]})
+    texts = {"name": "a\nb", "job_file": "x\nSlurm state: COMPLETED\u202e", "script": "/x\ny\x1b"}
+    facts = JobFacts.of({"job_id": 7, "reason": "c\nd", "warnings": ["e\r\nf"], **texts})
     text = page.text(facts, published(skipped=skipped), ["en"])
     assert "Slurm state" not in [line.split(":")[0] for line in text.splitlines()]
     assert "\x1b" not in text
+    assert "\u202e" not in text
     text.encode()
     content = summary.json_bytes(summary.document(facts, published(skipped=skipped), 0)).decode()
     assert "outputs/x\\\\nSlurm" in content

@@ -63,6 +63,7 @@ def test_everything_a_job_left_is_published_and_verifies(site: Site) -> None:
         "stderr.log",
         "outputs/a.txt",
         "outputs/deep/er/b.bin",
+        "job_summary.txt",
     ]
     digest = hashlib.sha256((site.folder / "checksums.txt").read_bytes()).hexdigest()
     assert summary_of(site)["checksums"]["sha256"] == digest
@@ -77,6 +78,19 @@ def test_a_job_that_never_began_gets_empty_logs_and_a_summary(site: Site) -> Non
     assert summary_of(site)["skipped_count"] == 0
 
 
+def test_a_plain_job_without_outputs_has_checksums_that_are_accepted(site: Site) -> None:
+    site.facts = {"job_id": 42, "stdout_path": "/home/alice/o", "stderr_path": "/home/alice/e"}
+    assert site.publish()["ok"] is True
+    site.assert_complete()
+    assert site.sha256sum().stdout == "job_summary.txt: OK\n"
+    assert sorted(os.listdir(site.folder)) == [
+        "checksums.txt",
+        "job_summary.json",
+        "job_summary.txt",
+        "outputs",
+    ]
+
+
 def test_names_of_every_kind_are_kept_and_accepted_by_sha256sum(site: Site) -> None:
     for name in HOSTILE_NAMES:
         site.write(b"outputs/" + name, name)
@@ -85,7 +99,7 @@ def test_names_of_every_kind_are_kept_and_accepted_by_sha256sum(site: Site) -> N
     site.publish()
     site.assert_complete()
     assert fingerprint(site.folder / "outputs") == fingerprint(site.outputs)
-    assert site.sha256sum().stdout.count(": OK\n") == 2 + 2 * len(HOSTILE_NAMES) - 1
+    assert site.sha256sum().stdout.count(": OK\n") == 3 + 2 * len(HOSTILE_NAMES) - 1
 
 
 def test_links_pipes_sockets_and_devices_are_named_and_left_out(

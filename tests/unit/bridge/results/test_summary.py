@@ -2,6 +2,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from bridge.results import explanation, remark, summary
 from bridge.results.summary import JobFacts
 
@@ -29,6 +31,7 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "runtime": "podman",
         "sandbox": "sbridge-42-1",
         "workdir": "/workspace",
+        "script": "/mnt/nas/x.py",
         "warnings": ["--output was overridden"],
         "max_rss_kib": 2048,
         "cpu_s": 61.5,
@@ -37,7 +40,7 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "stdout_path": "",
         "stderr_path": "",
         "outcome": "failure",
-        "explanation": "The job ended with exit code 3; stderr.log should say why.",
+        "explanation": "The job ended with exit code 3. stderr.log should say why.",
         "submitted_at": "2023-11-14T22:13:20Z",
         "started_at": "2023-11-14T22:13:30Z",
         "ended_at": "2023-11-14T23:15:00Z",
@@ -52,6 +55,28 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "notes_count": 0,
     }
     assert json.loads(summary.json_bytes(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("facts", "log"),
+    [
+        ({"tag": "t-42"}, "stderr.log"),
+        (
+            {"stdout_path": "/home/alice/out", "stderr_path": "/home/alice/err 1"},
+            "/home/alice/err 1",
+        ),
+        (
+            {"stdout_path": "/home/alice/o", "stderr_path": "/home/alice/x\nfake"},
+            "/home/alice/x\\nfake",
+        ),
+        ({"stdout_path": "/home/alice/out", "stderr_path": "/dev/null"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_log_that_is_named_is_where_the_jobs_words_are(facts: dict[str, str], log: str) -> None:
+    told = JobFacts.of({"job_id": 7, "state": "FAILED", "exit_code": 1, **facts})
+    assert told.ending.log == log
+    assert told.has_logs is (log == "stderr.log")
 
 
 def test_every_key_of_the_document_is_documented() -> None:

@@ -25,6 +25,7 @@ FILE = Submission(
     script=b"#!/bin/sh\necho hello\n",
     tag=TAG,
     comment="",
+    file="hello.sh",
     name="hello",
     directory="/home/alice",
     stdout="/spool/%j/stdout.log",
@@ -42,7 +43,7 @@ def test_the_arguments_are_these():
         "--parsable",
         "--output=/spool/%j/stdout.log",
         "--error=/spool/%j/stderr.log",
-        f"--comment=sbridge1?tag={TAG}",
+        f"--comment=sbridge1?tag={TAG}&file=hello.sh",
         "--job-name=hello",
         "--chdir=/home/alice",
     ]
@@ -64,9 +65,29 @@ def test_what_the_file_names_itself_is_not_given_again():
     ],
 )
 def test_the_tag_joins_the_users_own_comment(comment, expected):
-    tagged = submission.tagged(comment, TAG)
+    tagged = submission.tagged(comment, TAG, "")
     assert tagged == expected
     assert request.find(tagged).tag == TAG
+
+
+@pytest.mark.parametrize("comment", ["", "my own", "sbridge1?file=forged", "sbridge1?broken"])
+def test_the_files_name_travels_with_the_tag(comment):
+    tagged = submission.tagged(comment, TAG, "나의 작업&tag=x.sh")
+    assert request.without_request(tagged) == request.without_request(comment)
+    found = request.find(tagged)
+    assert (found.file, found.tag) == ("나의 작업&tag=x.sh", TAG)
+
+
+@pytest.mark.parametrize("own", ["x" * 900, "한" * 300, "sbridge1?image=" + "x" * 900])
+def test_a_name_for_which_a_comment_has_no_room_is_left_out(own):
+    for length in range(60, 90):
+        tagged = submission.tagged(own, TAG, "x" * length)
+        fits = len(tagged.encode()) <= 1024
+        assert fits or tagged == submission.tagged(own, TAG, "")
+        assert request.find(tagged).file in ("", "x" * length)
+        assert request.find(tagged).tag == TAG
+    assert request.find(submission.tagged(own, TAG, "x" * 20)).file == "x" * 20
+    assert request.find(tagged).file == ""
 
 
 def test_the_environment_is_the_users_alone(monkeypatch):

@@ -1,0 +1,113 @@
+"""The batch script: whether it holds a command, and what runs in its place when it does not.
+
+A job file may consist of directives only and name the file to run: #K8S_SCRIPT. sbridge-run
+looks for a command; it or the keeper's child runs the file, as the job's user and where the job
+is, perhaps inside a sandbox's file system. So this imports little, and nothing later.
+"""
+
+import os
+import stat
+
+NAME = b"slurm_script"
+NOT_RUNNABLE, NOT_FOUND = 126, 127  # a shell's exit codes
+
+_DEFAULT_PATH = b"/usr/bin:/bin"
+_PROGRAM = b"\x7fELF"
+_HEAD_BYTES = 4096
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class UnrunnableError(Exception):
+    """The file of #K8S_SCRIPT cannot be run; the text is for the user, the exit code a shell's."""
+
+    def __init__(self, file: bytes, reason: str, exit_code: int = NOT_RUNNABLE) -> None:
+        name = "".join(c if c.isprintable() else "?" for c in os.fsdecode(file))
+        super().__init__(f"K8S_SCRIPT={name}: {reason}")
+        self.exit_code = exit_code
+
+
+def position(argv: list[bytes]) -> int | None:
+    """Return which argument of an interpreter is the batch script, None when none is."""
+    for index, argument in enumerate(argv[1:3], start=1):
+        if os.path.basename(argument) == NAME:
+            return index
+    return None
+
+
+def has_command(script: int) -> bool:
+    """Whether the open script has a line that is neither blank nor a comment."""
+    with open(script, "rb", closefd=False) as file:
+        return any(line.strip()[:1] not in (b"", b"#") for line in file)
+
+
+def substitute(argv: list[bytes], file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+    """Return the argv that runs `file` in the place of the batch script in `argv`.
+
+    The file runs by its own #! line, executable or not (a NAS may know no such right); else
+    by its suffix, `.py` or `.sh`; else by itself when it is a program. Raises
+    `UnrunnableError`.
+    """
+    index = position(argv)
+    arguments = [] if index is None else argv[index + 1 :]
+    return [*_interpreter(file, environment), file, *arguments]
+
+
+def interpreter_argv(line: bytes) -> list[bytes]:
+    """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
+    program, _, argument = line.strip().partition(b" ")
+    return [program, *filter(None, [argument.strip()])]
+
+
+def find(program: bytes, environment: dict[bytes, bytes]) -> bytes | None:
+    """Return where PATH has a program, None when nowhere."""
+    for folder in environment.get(b"PATH", _DEFAULT_PATH).split(b":"):
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def _interpreter(file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+    head = _head(file)
+    line = head[2:].partition(b"\n")[0] if head.startswith(b"#!") else b""
+    if line.endswith(b"\r"):
+        raise UnrunnableError(file, "has Windows line ends (CR LF); save it with Unix ones (LF)")
+    if line.strip():
+        return interpreter_argv(line)
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix == b".py":
+        return [_python(file, environment)]
+    if suffix == b".sh":
+        return [b"/bin/sh"]
+    if not head.startswith(_PROGRAM):
+        reason = "begins with no #! line and is called neither .py nor .sh; begin it with #!/…"
+        raise UnrunnableError(file, reason)
+    if not os.access(file, os.X_OK):
+        raise UnrunnableError(file, "is a program that may not be executed; chmod +x it")
+    return []
+
+
+def _head(file: bytes) -> bytes:
+    try:
+        descriptor = os.open(file, _OPEN)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        # The usual reason is an image; nothing here tells whether there is one.
+        reason = f"{error.strerror}; inside an image there are its own files and your site's "
+        raise UnrunnableError(file, reason + "shared folders only", NOT_FOUND) from None
+    except OSError as error:
+        raise UnrunnableError(file, error.strerror or "cannot be opened") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnrunnableError(file, "is not a file")
+        return os.read(descriptor, _HEAD_BYTES)
+    except OSError as error:
+        raise UnrunnableError(file, error.strerror or "cannot be read") from None
+    finally:
+        os.close(descriptor)
+
+
+def _python(file: bytes, environment: dict[bytes, bytes]) -> bytes:
+    python = find(b"python3", environment)
+    if python is None:
+        raise UnrunnableError(file, "needs python3, which is in no folder of PATH", NOT_FOUND)
+    return python

@@ -1,0 +1,177 @@
+"""The policy that makes good for the namespace's weak Pod Security level.
+
+Pod Security Admission knows whole levels only, and sandboxes need what the middle one forbids:
+folders of the node. So the namespace enforces nothing by level, and this policy forbids the
+rest one by one, whoever asks: a stolen token of an agent makes no pod that a sandbox is not.
+Each rule is a sentence for whoever is refused and an expression in CEL (Kubernetes'
+ValidatingAdmissionPolicy, v1 since 1.30) over a pod; Kubernetes itself knows `?` and `orValue`.
+"""
+
+import json
+import re
+from typing import Any
+
+from bridge.config import Config
+from bridge.runtimes.sandbox import Mount
+
+Object = dict[str, Any]
+
+NAME_PREFIX = "sbridge-pods."
+_HINT = "`sbridge kubernetes apply` renews the policy after the configuration was changed"
+
+
+def policy(config: Config) -> list[Object]:
+    """Return the ValidatingAdmissionPolicy for the site's namespace, and its binding."""
+    namespace = config.kubernetes.namespace
+    name = {"name": f"{NAME_PREFIX}{namespace}"}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    rules = [
+        {"message": message, "expression": expression, "reason": "Forbidden"}
+        for message, expression in [*_network(config), *_RULES]
+    ]
+    version = {"apiVersion": "admissionregistration.k8s.io/v1"}
+    return [
+        {
+            **version,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": dict(name),
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": here,
+                    "resourceRules": [
+                        _resource("pods", "CREATE"),
+                        _resource("pods/ephemeralcontainers", "UPDATE"),
+                    ],
+                },
+                "variables": [{"name": "strange", "expression": _strange_folders(config)}],
+                "validations": [*rules, _FOLDERS],
+            },
+        },
+        {
+            **version,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": dict(name),
+            "spec": {"policyName": name["name"], "validationActions": ["Deny"]},
+        },
+    ]
+
+
+def folders(config: Config) -> tuple[list[str], str]:
+    """Return what of a node sandboxes mount: exact paths, and a pattern of paths in the spool.
+
+    Exact, and nothing below: a user's symbolic link below his home would lead anywhere. The
+    pattern names what root makes in folders that are root's, and means the same in Python and
+    in RE2.
+    """
+    paths = [Mount.of(text).source for text in config.sandbox.mounts]
+    run = r"jobs/[0-9]+\.[0-9]+/(out|script|share/passwd|share/group)"
+    return paths, rf"^{re.escape(str(config.agent.spool_dir))}/[^/]+/(share|{run})$"
+
+
+def _resource(name: str, operation: str) -> Object:
+    return {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "resources": [name],
+        "operations": [operation],
+    }
+
+
+def _each(condition: str) -> str:
+    return f"object.spec.containers.all(c, {condition})"
+
+
+_RULES = (
+    (
+        "a sandbox has no init container and no ephemeral one",
+        "object.spec.?initContainers.orValue([]).size() == 0 &&"
+        " object.spec.?ephemeralContainers.orValue([]).size() == 0",
+    ),
+    (
+        "a sandbox has no hostPID and no hostIPC",
+        "!object.spec.?hostPID.orValue(false) && !object.spec.?hostIPC.orValue(false)",
+    ),
+    (
+        "a sandbox is not privileged",
+        _each("!c.?securityContext.?privileged.orValue(false)"),
+    ),
+    (
+        "a sandbox says allowPrivilegeEscalation: false",
+        _each("!c.?securityContext.?allowPrivilegeEscalation.orValue(true)"),
+    ),
+    (
+        "a sandbox drops ALL capabilities and adds none",
+        _each(
+            "c.?securityContext.?capabilities.?add.orValue([]).size() == 0 &&"
+            " 'ALL' in c.?securityContext.?capabilities.?drop.orValue([])"
+        ),
+    ),
+    (
+        "a sandbox says runAsNonRoot: true and a runAsUser that is not 0",
+        _each(
+            "c.?securityContext.?runAsNonRoot"
+            ".orValue(object.spec.?securityContext.?runAsNonRoot.orValue(false)) &&"
+            " c.?securityContext.?runAsUser"
+            ".orValue(object.spec.?securityContext.?runAsUser.orValue(0)) != 0"
+        ),
+    ),
+    (
+        "a sandbox has the seccomp profile RuntimeDefault",
+        "object.spec.?securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault' && "
+        + _each(
+            "c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'"
+        ),
+    ),
+    (
+        "a sandbox sets no sysctl, SELinux or procMount option and no AppArmor profile Unconfined",
+        "object.spec.?securityContext.?sysctls.orValue([]).size() == 0 &&"
+        " !object.spec.?securityContext.?seLinuxOptions.hasValue() &&"
+        " object.spec.?securityContext.?appArmorProfile.?type.orValue('') != 'Unconfined' && "
+        + _each(
+            "!c.?securityContext.?seLinuxOptions.hasValue() &&"
+            " c.?securityContext.?procMount.orValue('Default') == 'Default' &&"
+            " c.?securityContext.?appArmorProfile.?type.orValue('') != 'Unconfined'"
+        ),
+    ),
+    (
+        "a sandbox says automountServiceAccountToken: false",
+        "!object.spec.?automountServiceAccountToken.orValue(true)",
+    ),
+    (
+        "a sandbox takes nothing from the cluster: no volume but hostPath, no variable from a"
+        " Secret, a ConfigMap or a field",
+        "object.spec.?volumes.orValue([]).all(v, has(v.hostPath)) && "
+        + _each("!has(c.envFrom) && c.?env.orValue([]).all(e, !has(e.valueFrom))"),
+    ),
+)
+
+_FOLDERS = {
+    "message": f"a sandbox mounts folders of the configuration and the spool only; {_HINT}",
+    "messageExpression": "'a sandbox does not mount ' + variables.strange.join(', ') + "
+    + json.dumps(f"; {_HINT}"),
+    "expression": "variables.strange.size() == 0",
+    "reason": "Forbidden",
+}
+
+
+def _network(config: Config) -> list[tuple[str, str]]:
+    """With the node's network a sandbox has all of its ports anyway."""
+    if config.sandbox.host_network:
+        return []
+    return [
+        (
+            f"a sandbox has a network of its own (sandbox.host_network = false); {_HINT}",
+            "!object.spec.?hostNetwork.orValue(false) && "
+            + _each("c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0)"),
+        )
+    ]
+
+
+def _strange_folders(config: Config) -> str:
+    """Return the expression of the hostPaths that no sandbox has; CEL has JSON's strings."""
+    paths, pattern = (json.dumps(value, ensure_ascii=False) for value in folders(config))
+    return (
+        "object.spec.?volumes.orValue([]).filter(v, has(v.hostPath)).map(v, v.hostPath.path)"
+        f".filter(p, !(p in {paths}) && !p.matches({pattern}))"
+    )

@@ -1,0 +1,155 @@
+import os
+import random
+
+import pytest
+
+from bridge import batch_script
+from bridge.batch_script import UnrunnableError
+from validator import header
+
+ENVIRONMENT = {b"PATH": b"/no/such:/usr/bin:/bin"}
+ARGV = [b"/bin/bash", b"-l", b"/spool/job00001/slurm_script", b"a b", b""]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a file and return its path as bytes."""
+
+    def make(name, content=b"", mode=0o644):
+        path = tmp_path / name
+        path.write_bytes(content)
+        path.chmod(mode)
+        return os.fsencode(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("argv", "position"),
+    [
+        ([b"/bin/sh", b"/s/job1/slurm_script", b"slurm_script"], 1),
+        ([b"/bin/bash", b"-l", b"/s/job1/slurm_script"], 2),
+        ([b"/bin/bash", b"-l", b"x", b"/s/slurm_script"], None),
+        ([b"/s/slurm_script"], None),
+        ([b"/bin/sh", b"-c", b"id"], None),
+    ],
+)
+def test_the_batch_script_is_the_first_argument_or_behind_an_option(argv, position):
+    assert batch_script.position(argv) == position
+
+
+@pytest.mark.parametrize(
+    ("line", "argv"),
+    [
+        (b"/bin/bash", [b"/bin/bash"]),
+        (b"/bin/bash -l", [b"/bin/bash", b"-l"]),
+        (b"/usr/bin/env python3 -u", [b"/usr/bin/env", b"python3 -u"]),
+        (b" /bin/sh ", [b"/bin/sh"]),
+    ],
+)
+def test_the_interpreter_line_is_split_as_the_kernel_does(line, argv):
+    assert batch_script.interpreter_argv(line) == argv
+
+
+def has_command(make, content):
+    descriptor = os.open(make("slurm_script", content), os.O_RDONLY)
+    try:
+        return batch_script.has_command(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"#!/bin/bash\n#SBATCH -n1\n\n \t\v\f\r\n  # x\n", False),
+        (b"#!/bin/bash", False),
+        (b"", False),
+        (b"#!/bin/bash\n:", True),
+        (b"#!/bin/bash\n# x\n  exit 3 # y\n", True),
+        (b"#!/bin/bash\n\xc2\xa0\n", True),
+    ],
+)
+def test_a_command_is_what_is_neither_blank_nor_comment(make, content, wanted):
+    assert has_command(make, content) is wanted
+
+
+def test_the_validator_calls_the_same_scripts_empty(make):
+    dice = random.Random(7)
+    seen = set()
+    for _ in range(500):
+        lines = dice.choices(["", "#x", " \t", "\v#", "\x85", "\x1c", "\0", "ls", "\u00a0"], k=2)
+        script = "\n".join(["#!/bin/sh", *lines])
+        seen.add(has_command(make, script.encode()))
+        assert has_command(make, script.encode()) is header.read(script).has_body, repr(script)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "interpreter"),
+    [
+        ("x", b"#!/bin/bash\n", 0o644, [b"/bin/bash"]),
+        ("x", b"#! /bin/bash  -e -u \necho\n", 0o755, [b"/bin/bash", b"-e -u"]),
+        ("x.py", b"#!/opt/conda/bin/python\n", 0o755, [b"/opt/conda/bin/python"]),
+        ("x.py", b"import sys\n", 0o644, [b"/usr/bin/python3"]),
+        ("x.PY", b"import sys\r\n", 0o777, [b"/usr/bin/python3"]),
+        ("x.py", b"", 0o644, [b"/usr/bin/python3"]),
+        ("x.sh", b"echo\n", 0o644, [b"/bin/sh"]),
+        ("x.sh", b"#!\necho\n", 0o644, [b"/bin/sh"]),
+        ("program", b"\x7fELF\x02", 0o755, []),
+    ],
+)
+def test_a_file_runs_by_its_own_line_else_by_its_kind(make, name, content, mode, interpreter):
+    file = make(name, content, mode)
+    found = batch_script.substitute(ARGV, file, ENVIRONMENT)
+    assert found == [*interpreter, file, b"a b", b""]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "exit_code", "words"),
+    [
+        ("x", b"echo\n", 0o777, 126, "begins with no #! line"),
+        ("x.R", b"print(1)\n", 0o644, 126, "begins with no #! line"),
+        ("x.sh", b"#!/bin/sh\r\necho\r\n", 0o644, 126, "Windows line ends"),
+        ("program", b"\x7fELF\x02", 0o644, 126, "chmod +x"),
+    ],
+)
+def test_what_cannot_run_is_said_with_a_shells_exit_code(
+    make, name, content, mode, exit_code, words
+):
+    file = make(name, content, mode)
+    with pytest.raises(UnrunnableError, match=words.replace("+", "[+]")) as caught:
+        batch_script.substitute(ARGV, file, ENVIRONMENT)
+    assert caught.value.exit_code == exit_code
+    assert f"K8S_SCRIPT={os.fsdecode(file)}: " in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path):
+    with pytest.raises(UnrunnableError, match="No such file or directory") as caught:
+        batch_script.substitute(ARGV, os.fsencode(tmp_path / "no.py"), ENVIRONMENT)
+    assert caught.value.exit_code == 127
+
+
+def test_a_missing_python_is_named(make):
+    with pytest.raises(UnrunnableError, match="python3") as caught:
+        batch_script.substitute(ARGV, make("x.py"), {b"PATH": b"/no/such:/nor/this"})
+    assert caught.value.exit_code == 127
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.sh")
+    for path in (tmp_path, tmp_path / "pipe.sh"):
+        with pytest.raises(UnrunnableError, match="not a file") as caught:
+            batch_script.substitute(ARGV, os.fsencode(path), ENVIRONMENT)
+        assert caught.value.exit_code == 126
+
+
+def test_an_odd_name_makes_one_printable_line(tmp_path):
+    file = os.fsencode(tmp_path) + b"/a\nsbridge: all is well\x1b[2J\xff"
+    with pytest.raises(UnrunnableError) as caught:
+        batch_script.substitute(ARGV, file, ENVIRONMENT)
+    assert str(caught.value).isprintable()
+
+
+def test_without_a_path_the_usual_folders_are_searched():
+    assert batch_script.find(b"sh", {}) == b"/usr/bin/sh"
