@@ -3,6 +3,8 @@
 `cluster` is brought up once for all tests. A test or module that needs other options says so:
 
     pytestmark = pytest.mark.parametrize("cluster", [{"runtime": "host"}], indirect=True)
+
+`kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too.
 """
 
 import os
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.running_cluster import Cluster
+from tests.integration.running_kubernetes import Kubernetes
 
 DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
 
@@ -50,6 +53,34 @@ def cluster(request: pytest.FixtureRequest, _shared_cluster: Cluster) -> Cluster
     """Give a running cluster with the options that the test asks for."""
     _shared_cluster.up(**{**DEFAULT_OPTIONS, **getattr(request, "param", {})})
     return _shared_cluster
+
+
+@pytest.fixture(scope="session")
+def new_kubernetes() -> Iterator[Callable[[], Kubernetes]]:
+    """Give Kubernetes clusters that are not up yet; they are gone at the end."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it starts daemons and makes mounts and cgroups")
+    made: list[Kubernetes] = []
+
+    def make() -> Kubernetes:
+        # Not below pytest's own tmp_path: the names of sockets allow few characters.
+        made.append(Kubernetes(Path(tempfile.mkdtemp(prefix="sbridge-k8s-", dir="/var/tmp"))))
+        return made[-1]
+
+    yield make
+    ended = [each.command("down", "--purge") for each in made]
+    for each in made:
+        shutil.rmtree(each.state, ignore_errors=True)
+    left = [down.stdout + down.stderr for down in ended if down.returncode != 0]
+    assert not left, "\n".join(left)
+
+
+@pytest.fixture(scope="session")
+def kubernetes(new_kubernetes: Callable[[], Kubernetes]) -> Kubernetes:
+    """Give a running Kubernetes with one node, for tests that leave it as it was."""
+    made = new_kubernetes()
+    made.up()
+    return made
 
 
 @pytest.fixture
