@@ -116,6 +116,21 @@ def start_ticks(process: int) -> int:
     return int(read(process, "stat").rpartition(b")")[2].split()[19])
 
 
+def is_alive(pid: int, start: int) -> bool:
+    """Whether the process of this pid and start (`start_ticks`) has not ended."""
+    try:
+        process = open_process(pid)
+    except OSError:
+        return False
+    try:
+        state = read(process, "stat").rpartition(b")")[2].split()[0]
+        return start_ticks(process) == start and state not in (b"Z", b"X")
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+
+
 def nice(process: int) -> int:
     """Return the process's nice value, -20 to 19."""
     return int(read(process, "stat").rpartition(b")")[2].split()[16])

@@ -27,6 +27,8 @@ _RETRY_S = 0.25
 _WITNESS_S = 0.05
 _FATAL_EXIT_CODE = 1
 _KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
+_SANDBOX_GONE = b"the sandbox of this job was ended from outside, and everything in it: "
+_WHY_TIMEOUT_S = 5.0
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
 
@@ -168,9 +170,33 @@ class Step:
             wire.send(connection, wire.Message("go"))
             return self._pass_signals_on(connection, wakeup)
         except (OSError, wire.WireError):
-            return _fail(_KEEPER_GONE)
+            return self._end_without_keeper()
         finally:
             self._witness.dismiss()
+
+    def _end_without_keeper(self) -> int:
+        """End as if the script had been killed; who did it knows the agent."""
+        self._witness.dismiss()
+        why = self._why_lost()
+        if not why:
+            return _fail(_KEEPER_GONE)
+        _print(_SANDBOX_GONE + why)
+        return _end(signal.SIGKILL)
+
+    def _why_lost(self) -> bytes:
+        """Ask the agent why the sandbox ended; empty when it is there, or nobody answers."""
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        connection.settimeout(_WHY_TIMEOUT_S)
+        try:
+            connection.connect(self._address)
+            job = b"SLURM_JOB_ID=" + self._environment[b"SLURM_JOB_ID"]
+            wire.send(connection, wire.Message("why", [("env", job)]))
+            answer, _ = wire.receive(connection)
+        except (OSError, wire.WireError):
+            return b""
+        finally:
+            connection.close()
+        return answer.first("text") if answer else b""
 
     def _pass_signals_on(self, connection: _socket.socket, wakeup: int) -> int:
         poll = select.poll()
@@ -186,10 +212,12 @@ class Step:
             if connection.fileno() in ready:
                 message, _ = wire.receive(connection)
                 if message is None:
-                    return _fail(_KEEPER_GONE)
+                    return self._end_without_keeper()
                 if message.kind == "exited":
                     self._witness.dismiss()
-                    return _end(message)
+                    if message.first("lost"):
+                        _print(_SANDBOX_GONE + (self._why_lost() or b"nobody told why"))
+                    return _end(int(message.first("status")))
                 self._say(message.first("text"))
 
     def _say(self, text: bytes) -> None:
@@ -321,10 +349,8 @@ def _noted(number: int, frame: object) -> None:
     """Do nothing: the wake-up descriptor tells the loop."""
 
 
-def _end(message: wire.Message) -> int:
-    if message.first("text"):
-        _print(message.first("text"))
-    status = int(message.first("status"))
+def _end(status: int) -> int:
+    """Return the exit code of a wait status, or die of its signal."""
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bridge import kernel
 from bridge.durable import sync_file, write_atomically
 from bridge.errors import PermanentError
 from bridge.job_spool import JobSpool, RunId
@@ -86,19 +87,27 @@ class State:
 class JobRun:
     """A run with its state; `changed` is notified at each step and each word of progress."""
 
-    def __init__(self, request: Request, spool: JobSpool, state: State) -> None:
+    def __init__(
+        self, request: Request, spool: JobSpool, state: State, patience_s: float = 0.0
+    ) -> None:
         self.request = request
         self.spool = spool
         self.state = state
+        self._patience_s = patience_s  # of the steps that wait for the sandbox
         self.progress = "the sandbox is being made"
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()
-        self.lost: set[str] = set()  # what was told already of a sandbox that ended by itself
+        self.lost = ""  # why the sandbox ended by itself, in the runtime's words
         self.lifecycle = threading.Lock()  # held while the sandbox is made or removed
 
     @property
     def run(self) -> RunId:
         return self.request.run
+
+    @property
+    def give_up_at(self) -> float:
+        """When a sandbox that nobody can make yet is not waited for any longer."""
+        return self.state.accepted_at + self._patience_s
 
     def save_request(self) -> None:
         """Record the Prolog's word; `make_durable` follows when no hook waits any more."""
@@ -123,17 +132,44 @@ class JobRun:
         """Bring the record to the disk itself."""
         sync_file(self.spool.request)
 
+    def lose(self, why: str) -> None:
+        """Note why the sandbox ended by itself."""
+        with self.changed:
+            self.lost = why
+            self.changed.notify_all()
+
+    def is_lost(self) -> bool:
+        """Whether the sandbox was made and its first process is no more."""
+        sandbox = self.state.sandbox
+        return sandbox is not None and not kernel.is_alive(sandbox.init_pid, sandbox.init_start)
+
+    def why_lost(self, timeout_s: float) -> str:
+        """Return why the sandbox ended, waiting for the word; empty when it is there."""
+        if not self.is_lost():
+            return ""
+        with self.changed:
+            self.changed.wait_for(lambda: self.lost, timeout_s)
+            return self.lost or "nobody told why"
+
+    def warn(self, text: str) -> None:
+        """Add a line to the warnings of the summary."""
+        try:
+            with self.spool.warnings.open("a", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+        except OSError:
+            pass  # the disk is full: stderr and the log have it all the same
+
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
         data = json.dumps(content, indent=1).encode()
         write_atomically(path, data, survives_power_loss=False)
 
     @classmethod
-    def load(cls, run: RunId, spool: JobSpool) -> "JobRun":
+    def load(cls, run: RunId, spool: JobSpool, patience_s: float = 0.0) -> "JobRun":
         """Read a run from disk; raises OSError or ValueError when its record is unusable."""
         content = json.loads(spool.request.read_bytes())
         request = Request(run, content["uid"], content["gid"], content["variables"])
-        return cls(request, spool, _read_state(spool.state))
+        return cls(request, spool, _read_state(spool.state), patience_s)
 
 
 def _read_state(path: Path) -> State:

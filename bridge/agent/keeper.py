@@ -235,10 +235,9 @@ class _Keeper:
             pass  # it ended by itself
 
     def _report_end(self, status: int) -> None:
-        text = ""
+        fields: wire.Fields = [("status", b"%d" % status)]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._init_died():
-            text = "the sandbox of this job was deleted from outside; everything in it is ended"
-        fields: wire.Fields = [("status", b"%d" % status), ("text", os.fsencode(text))]
+            fields.append(("lost", b"1"))
         try:
             wire.send(self._connection, wire.Message("exited", fields))
         except OSError:

@@ -23,6 +23,7 @@ from bridge.slurm.jobs import SlurmControl
 
 _REQUEUE_RETRY_S = 5.0
 _LONGEST_BACKOFF_S = 30.0
+_STRAY_ROUNDS = 2  # of reconciliation: so often its own agent could have removed a sandbox
 
 
 class Sandboxes:
@@ -43,6 +44,7 @@ class Sandboxes:
         self._on_finished = on_finished
         self.spool = NodeSpool.of(config.agent.spool_dir, node)
         self._runtimes = self._make_runtimes()
+        self._patience_s = config.agent.sandbox_start_timeout_s
         self._jobs: dict[RunId, JobRun] = {}
         self._lock = threading.Lock()
         self._script_parent: Any = None
@@ -62,7 +64,7 @@ class Sandboxes:
             runtimes["kubernetes"] = KubernetesRuntime(
                 self._config.kubernetes,
                 self._node,
-                self._config.agent.sandbox_start_timeout_s,
+                _STRAY_ROUNDS * self._config.agent.reconcile_interval_s,
                 self._log,
                 self._ended_by_itself,
             )
@@ -72,22 +74,19 @@ class Sandboxes:
         return {self._config.agent.runtime, *self._config.agent.allowed_runtimes}
 
     def _ended_by_itself(self, name: str, why: str) -> None:
-        """Tell of a sandbox that the cluster ended; the kernel has ended what was in it."""
+        """Note why the cluster ended a sandbox; the kernel ends what is in it."""
         for job in self.all():
             if job.state.sandbox_name != name or job.state.name != "ready":
                 continue
-            if job.cancelled.is_set() or why in job.lost:
-                continue
-            job.lost.add(why)
-            self._log.warning("sandbox_lost", run=str(job.run), sandbox=name, reason=why)
-            with job.spool.warnings.open("a", encoding="utf-8") as file:
-                file.write(f"the sandbox was lost: {why}\n")
+            if not job.cancelled.is_set() and not job.lost:
+                self._log.warning("sandbox_lost", run=str(job.run), sandbox=name, reason=why)
+                job.lose(why)
 
     def load(self) -> None:
         """Read every run's record from disk; a record that cannot be read is logged and left."""
         for run in self.spool.runs():
             try:
-                job = JobRun.load(run, self.spool.job(run))
+                job = JobRun.load(run, self.spool.job(run), self._patience_s)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._log.error("record_unreadable", run=str(run), reason=str(error))
                 continue
@@ -145,7 +144,8 @@ class Sandboxes:
             known = self._jobs.get(request.run)
             if known is not None:
                 return known, False
-            job = JobRun(request, self.spool.job(request.run), State(accepted_at=time.time()))
+            state = State(accepted_at=time.time())
+            job = JobRun(request, self.spool.job(request.run), state, self._patience_s)
             self._jobs[request.run] = job
         is_old = job.spool.root.exists()  # its record could not be read
         try:
@@ -177,7 +177,7 @@ class Sandboxes:
                     self._blame_node(job, error)
                 return
             except TemporaryError as error:
-                if self._waited_too_long(job):
+                if time.time() > job.give_up_at:
                     self._requeue(job, error)
                     return
                 job.say(f"{error.message}; trying again")
@@ -241,9 +241,6 @@ class Sandboxes:
             self._script_parent = self._slurm.slurmd_spool_dir(self._node)
         return self._script_parent / f"job{job_id:05d}"
 
-    def _waited_too_long(self, job: JobRun) -> bool:
-        return time.time() - job.state.accepted_at > self._config.agent.sandbox_start_timeout_s
-
     def _fail(self, job: JobRun, blame: str, reason: str) -> None:
         self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
         with job.lifecycle:
@@ -301,6 +298,8 @@ class Sandboxes:
             if job.state.name == "finished":
                 return
             started = time.monotonic()
+            if job.is_lost():
+                job.warn(f"its sandbox ended before the job: {job.lost or 'nobody told why'}")
             if job.state.sandbox_name:
                 self._runtimes[job.state.runtime].remove(job.state.sandbox_name, job.state.sandbox)
             job.advance(name="finished", finish=variables, sandbox=None)

@@ -28,6 +28,7 @@ _FIRST_MESSAGE_S = 10.0
 _BACKLOG = 512
 _CONNECTIONS_PER_USER = 128
 _HIGHEST_DESCRIPTOR = 255
+_WHY_S = 3.0  # the kubelet tells of an end within two seconds
 _DIGITS = 10  # of a job id
 
 
@@ -117,6 +118,8 @@ class Server:
             wire.send(connection, self._hook(message))
         elif message.kind == "enter":
             self._enter(connection, message, descriptors, pid, uid)
+        elif message.kind == "why":
+            self._tell_why(connection, message, pid, uid)
         else:
             text = f"{message.kind!r} is not for uid {uid}".encode()
             wire.send(connection, wire.Message("refused", [("text", text)]))
@@ -167,6 +170,22 @@ class Server:
         finally:
             os.close(caller)
 
+    def _tell_why(
+        self, connection: socket.socket, message: wire.Message, pid: int, uid: int
+    ) -> None:
+        """Tell a step why its sandbox ended; nothing while that is there."""
+        try:
+            caller = kernel.open_process(pid)
+        except OSError:
+            return
+        try:
+            why = self._job_of(connection, message, caller, uid).why_lost(_WHY_S)
+        except RefusedError:
+            why = ""
+        finally:
+            os.close(caller)
+        wire.send(connection, wire.Message("why", [("text", os.fsencode(why))]))
+
     def _job_of(
         self, connection: socket.socket, message: wire.Message, caller: int, uid: int
     ) -> JobRun:
@@ -190,8 +209,7 @@ class Server:
             try:
                 return self._sandboxes.recall(job_id, uid)
             except TemporaryError as error:
-                text = os.fsencode(f"waiting for Slurm: {error.message}")
-                wire.send(connection, wire.Message("waiting", [("text", text)]))
+                self._send_waiting(connection, f"waiting for Slurm: {error.message}")
                 time.sleep(_LOOK_S)
             except PermanentError as error:
                 raise RefusedError(error.message) from error
@@ -207,6 +225,8 @@ class Server:
                     job.changed.wait(_LOOK_S)
                 state, progress = job.state, job.progress
             if state.name == "ready":
+                if said and progress != said:
+                    self._send_waiting(connection, progress)
                 return state
             if state.name == "failed":
                 raise RefusedError(state.reason)
@@ -218,7 +238,11 @@ class Server:
             text = _with_time(progress, waited_s)
             if waited_s > _QUIET_S and text != said:
                 said = text
-                wire.send(connection, wire.Message("waiting", [("text", os.fsencode(text))]))
+                self._send_waiting(connection, text)
+
+    @staticmethod
+    def _send_waiting(connection: socket.socket, text: str) -> None:
+        wire.send(connection, wire.Message("waiting", [("text", os.fsencode(text))]))
 
     def _send_native(self, connection: socket.socket, message: wire.Message, job: JobRun) -> None:
         given = message.every("env")
@@ -244,10 +268,10 @@ class Server:
         try:
             init = kernel.open_process(sandbox.init_pid)
         except OSError:
-            raise RefusedError(_GONE) from None
+            raise RefusedError(_gone(job)) from None
         try:
             if kernel.start_ticks(init) != sandbox.init_start:
-                raise RefusedError(_GONE)
+                raise RefusedError(_gone(job))
             _check_descriptors(message, descriptors)
             orders = self._orders(message, caller, pid, job)
             passed = [connection.fileno(), caller, init, *descriptors]
@@ -302,7 +326,8 @@ class Server:
         return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
 
 
-_GONE = "the sandbox of this job is gone: it was deleted from outside, or it ended by itself"
+def _gone(job: JobRun) -> str:
+    return f"the sandbox of this job is gone: {job.why_lost(_WHY_S)}"
 
 
 def _file_to_run(message: wire.Message, job: JobRun) -> wire.Fields:

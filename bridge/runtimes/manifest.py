@@ -19,6 +19,12 @@ SHORT_LIVED = "sbridge/short-lived"  # the label of pods that are no jobs' and n
 
 _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
 _LONGEST_LABEL = 63
+# Slurm has given this very node to the job, so a kubelet that is silent for some minutes neither
+# keeps a pod away nor has the running one thrown out; DaemonSets have the same.
+_STAY = tuple(
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists"}
+    for state in ("not-ready", "unreachable")
+)
 _TOLERATION = re.compile(r"(?P<key>[^=:]*)(?:=(?P<value>[^:]*))?(?::(?P<effect>\w+))?")
 
 
@@ -71,7 +77,7 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
         "priorityClassName": site.priority_class,
         "runtimeClassName": (spec.gpus and site.gpu_runtime_class) or site.runtime_class,
         "imagePullSecrets": [{"name": name} for name in site.pull_secrets],
-        "tolerations": list(site.tolerations),
+        "tolerations": [*(_STAY if site.kubernetes_node else ()), *site.tolerations],
     }
     return {
         "apiVersion": "v1",
@@ -86,7 +92,8 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
             "hostNetwork": spec.host_network,
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
+            # Not 0: whoever deletes the pod then sees it go when its processes have, not before.
+            "terminationGracePeriodSeconds": 1,
             "securityContext": {
                 "runAsUser": spec.uid,
                 "runAsGroup": spec.gid,

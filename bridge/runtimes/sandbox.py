@@ -75,9 +75,16 @@ class UserError(PermanentError):
 
 
 class Waiter(Protocol):
-    """Whoever waits for a sandbox: is told why, and may stop waiting."""
+    """Whoever waits for a sandbox: is told why, and may stop waiting.
+
+    What is nobody's fault is not waited for any longer after `give_up_at`, as time.time()
+    counts.
+    """
 
     cancelled: threading.Event
+
+    @property
+    def give_up_at(self) -> float: ...
 
     def say(self, text: str) -> None:
         """Take words for the waiting user."""

@@ -49,7 +49,7 @@ def up(wanted: Mapping[str, Any]) -> None:
         slot = claim_slot(state, before.slot if before else None)
         cluster = Cluster(state, slot, settings)
         with Steps() as steps:
-            if before and before != cluster:
+            if before and before.differs_for_slurm(cluster):
                 steps.run("old options", functools.partial(_stop_work, before))
             cluster.save()
             make_folders(cluster)

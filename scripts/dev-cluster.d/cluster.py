@@ -1,7 +1,8 @@
 """One cluster: its settings, its paths, and its share of what is global on a machine."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from commands import PATH, Failure
@@ -21,11 +22,12 @@ MARK = "SBRIDGE_DEV_CLUSTER"
 
 @dataclass(frozen=True)
 class Settings:
-    """What `up` was asked for."""
+    """What `up` was asked for; `sbridge` are lines TABLE.KEY=VALUE for sbridge.toml."""
 
     nodes: int = 2
     runtime: str = "podman"
     proctrack: str = "cgroup"
+    sbridge: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,11 @@ class Cluster:
             "SLURM_CONF": str(self.slurm_conf),
             MARK: str(self.state),
         }
+
+    def differs_for_slurm(self, other: "Cluster") -> bool:
+        """Whether jobs must end on the way from one to the other."""
+        settings = replace(other.settings, sbridge=self.settings.sbridge)
+        return self != replace(other, settings=settings)
 
     def save(self) -> None:
         write(self.state / SAVED, json.dumps({"slot": self.slot, **asdict(self.settings)}))

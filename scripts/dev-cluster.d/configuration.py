@@ -6,6 +6,8 @@ import resource
 import shutil
 import socket
 import string
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from cluster import ADDRESS, CLUSTER_NAME, Cluster
@@ -22,6 +24,8 @@ def write_configuration(cluster: Cluster) -> None:
     values = _template_values(cluster)
     for template in sorted(TEMPLATES.iterdir()):
         text = string.Template(template.read_text()).substitute(values)
+        if template.name == "sbridge.toml" and cluster.settings.sbridge:
+            text = _with_settings(text, cluster.settings.sbridge)
         secret = template.name == "slurmdbd.conf"  # slurmdbd insists
         write(cluster.etc / template.name, text, *((0o600, "slurm") if secret else ()))
     _link(cluster.etc / "job_submit.lua", cluster.prefix / "share/slurm-conf/job_submit.lua")
@@ -29,6 +33,20 @@ def write_configuration(cluster: Cluster) -> None:
     key = cluster.etc / "munge.key"
     if not key.exists():
         write(key, os.urandom(64).hex(), 0o600)
+
+
+def _with_settings(text: str, settings: Iterable[str]) -> str:
+    """Return sbridge.toml with other values in it; what TOML and JSON write alike will do."""
+    tables = tomllib.loads(text)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        table, _, key = name.partition(".")
+        tables.setdefault(table, {})[key] = tomllib.loads(f"value = {value}")["value"]
+    lines = [
+        f"[{table}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        for table, keys in tables.items()
+    ]
+    return "\n".join(lines)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -24,6 +24,8 @@ from bridge.errors import ConfigError, SbridgeError, TemporaryError
 
 Object = dict[str, Any]
 
+NO_ANSWER = "the Kubernetes API does not answer: "
+
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _FIELD_MANAGER = "sbridge"
@@ -240,7 +242,7 @@ class Api:
     def _trouble(self, error: Exception) -> TemporaryError:
         self._failed = True
         text = str(error.reason if isinstance(error, ApiException) else error) or repr(error)
-        return TemporaryError(f"the Kubernetes API does not answer: {text[-300:]}")
+        return TemporaryError(f"{NO_ANSWER}{text[-300:]}")
 
 
 def _connect(settings: Kubernetes) -> client.ApiClient:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from bridge.config import Kubernetes
 from bridge.errors import SbridgeError, TemporaryError
 from bridge.runtimes import manifest
-from bridge.runtimes.kubernetes import checkup, waiting
+from bridge.runtimes.kubernetes import checkup, pulling, waiting
 from bridge.runtimes.kubernetes.api import Api, Object
+from bridge.runtimes.kubernetes.pulling import Pull
 from bridge.runtimes.kubernetes.short_lived import CancelledError, ShortLivedPod
-from bridge.runtimes.kubernetes.waiting import Pull
 
 MOST_REPORTED = 50  # images of a node; kubelet's nodeStatusMaxImages, the largest first
 
@@ -105,7 +105,7 @@ class _Puller:
             self._api, self._settings.namespace, wanted, deadline_s, self._cancelled
         ) as made:
             for live, events in made.looks(self._timeout_s):
-                found = waiting.pull_of(events)
+                found = pulling.pull_of(events)
                 if found is not None:
                     return found
                 if _is_past_pulling(live):
@@ -113,7 +113,7 @@ class _Puller:
                     if late > _LATE_EVENT_LOOKS:
                         return Pull()
                     continue
-                words = waiting.progress(live, events)
+                words = waiting.progress(live, events).text
                 if words not in (said, f"starting {image}"):
                     self._tell((node, words))
                 said = words
@@ -190,7 +190,7 @@ class Image:
 
     @property
     def size(self) -> str:
-        return waiting.size_text(self.size_bytes)
+        return pulling.size_text(self.size_bytes)
 
     @property
     def title(self) -> str:

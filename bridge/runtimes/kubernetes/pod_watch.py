@@ -55,6 +55,18 @@ class PodWatch:
                 raise TemporaryError(self._away)
             return set(self._pods)
 
+    def listed(self, name: str) -> Object | None:
+        """Return the pod, None when there is none; raises `TemporaryError` like `names`."""
+        with self._changed:
+            if self._away:
+                raise TemporaryError(self._away)
+            return self._pods.get(name)
+
+    def wait_for_api(self, timeout_s: float) -> None:
+        """Return as soon as the API answers, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._away, timeout_s)
+
     @property
     def away(self) -> str:
         """Why the API does not answer, empty while it does."""

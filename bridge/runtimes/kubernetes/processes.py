@@ -5,6 +5,7 @@ and with cgroup v1 and v2 alike. The kubelet itself learns of such an end later,
 """
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from bridge import kernel
 
 _GONE_TIMEOUT_S = 5.0
 _GONE_INTERVAL_S = 0.005
+_POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
 def init_of(container_id: str) -> int:
@@ -37,6 +39,12 @@ def cgroup_of(process: int, pod_uid: str) -> str:
             if any(name in part for name in names):
                 return "/".join(parts[: index + 1])
     return ""
+
+
+def pod_uid(cgroup: str) -> str:
+    """Return the uid of the pod whose cgroup has this path, "" when it tells none."""
+    match = _POD_UID.search(cgroup)
+    return match[1].replace("_", "-") if match else ""
 
 
 def kill_pod(pod_uid: str) -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from bridge.errors import PermanentError, SbridgeError, TemporaryError
-from bridge.runtimes.kubernetes import waiting
+from bridge.runtimes.kubernetes import refusal
 from bridge.runtimes.kubernetes.api import Api, Object, RefusedError
 from bridge.runtimes.manifest import SHORT_LIVED
 
@@ -64,7 +64,7 @@ class ShortLivedPod:
             if error.reason == "AlreadyExists":
                 hint = f"`kubectl delete pod {self.name}` removes one that was left behind."
                 raise PermanentError(f"pod {self.name} is there already", hint=hint) from error
-            raise waiting.refused(error, f"pod {self.name}") from error
+            raise refusal.blame(error, f"pod {self.name}") from error
         except TemporaryError:  # it may have been created all the same
             self._remove()
             raise

@@ -55,7 +55,7 @@ def _follow(pod: ShortLivedPod, timeout_s: float, say: Callable[[str], None]) ->
                 told.add(event["metadata"]["uid"])
                 say(f"event {event['reason']}: {event.get('message', '')}")
         is_running = waiting.is_running(live)
-        words = "it runs" if is_running else waiting.progress(live, events)
+        words = "it runs" if is_running else waiting.progress(live, events).text
         if words != last:
             last = words
             phase = live.get("status", {}).get("phase", "Unknown")

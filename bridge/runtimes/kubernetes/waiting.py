@@ -7,22 +7,13 @@ known here is waited for, because it may pass, and what is said of it is Kuberne
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.errors import NodeError, SbridgeError, TemporaryError
-from bridge.runtimes.kubernetes.admission import NAME_PREFIX
-from bridge.runtimes.kubernetes.api import Object, RefusedError
+from bridge.runtimes.kubernetes import pulling
+from bridge.runtimes.kubernetes.api import Object
 from bridge.runtimes.sandbox import UserError
 
-# What a registry, or the way to it, says when another try may help.
-_PASSING_PULL = re.compile(
-    r"connection refused|i/o timeout|TLS handshake timeout|connection reset|network is unreachable"
-    r"|no route to host|server misbehaving|temporary failure|too ?many ?requests|\b50[0234]\b"
-    r"|\bEOF\b|context deadline exceeded|no such host|pull QPS exceeded",
-    re.IGNORECASE,
-)
-_NODE_PULL = re.compile(r"no space left on device|read-only file system|input/output error")
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 _IMAGE_REASONS = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
 # The image is there; what it was to start is not, or may not.
@@ -32,49 +23,46 @@ CREATE_REASONS = (
     "RunContainerError",
     "StartError",
 )
+# A slow or restarting container runtime says this; the kubelet tries again.
+_PASSING_CREATE = re.compile(
+    r"context deadline exceeded|is reserved for|timed out waiting|error while dialing|ttrpc: closed"
+    r"|connection refused",
+    re.IGNORECASE,
+)
+# What comes of a memory limit that the container runtime itself does not fit into.
+_TOO_SMALL = re.compile(r"OOM-killed|cannot start a stopped process|signal: killed")
+_SMALL_MIB = 32
 # The kubelet's admission: it is over for this pod, and another one may do better.
 _ADMISSION_REASONS = re.compile(r"OutOf\w+|NodeAffinity|UnexpectedAdmissionError|Evicted|Preempt")
-# The site's own preparations are in the way, not the job.
-_UNPREPARED = re.compile(
-    rf"ValidatingAdmissionPolicy '{re.escape(NAME_PREFIX)}|violates PodSecurity|no PriorityClass"
-)
-_SANDBOX_FAILURES = 3  # in a row make it this node's fault, not a hiccup of its network plug-in
 _LONGEST_REASON = 400
 
 
-def progress(pod: Object, events: Sequence[Object]) -> str:
+class Delay(NamedTuple):
+    """Why a pod is not there yet; `by_node` when only this node's own daemons can be at fault."""
+
+    text: str
+    by_node: bool = False
+
+
+def progress(pod: Object, events: Sequence[Object]) -> Delay:
     """Return what to tell whoever waits for `pod`.
 
     Raises `UserError`, `TemporaryError` or `NodeError` when this pod will never run.
     """
     status = pod.get("status", {})
-    image = pod["spec"]["containers"][0]["image"]
+    image = _image(pod)
     if status.get("phase") == "Failed" or status.get("reason"):
         raise _failed(pod, status)
     waiting = _container(pod).get("state", {}).get("waiting", {})
-    reason, message = waiting.get("reason", ""), _short(waiting.get("message", ""))
+    reason, message = waiting.get("reason", ""), pulling.short(waiting.get("message", ""), image)
     if reason in _IMAGE_REASONS:
         raise UserError(f"image {image} cannot be used: {message or reason}")
     if reason in _PULL_REASONS:
-        return _pull_trouble(image, events, message)
+        return Delay(pulling.trouble(image, events, message))
     if reason in CREATE_REASONS:
-        raise _not_created(image, reason, message)
-    return _scheduling(pod) or _mounting(events) or _pulling(image, events) or f"starting {image}"
-
-
-def refused(error: RefusedError, what: str) -> SbridgeError:
-    """Return who is to blame for the API server's no to creating a pod."""
-    text = error.message[:_LONGEST_REASON]
-    if "exceeded quota" in text:
-        return UserError(f"{what} does not fit the quota of its namespace: {text}")
-    if error.status == 403 and " cannot " in text:
-        hint = "`sbridge kubernetes apply` gives the agent its role."
-        return TemporaryError(f"the cluster does not let the agent make {what}: {text}. {hint}")
-    if error.status == 401:
-        return TemporaryError(f"the cluster does not take the agent's credentials: {text}")
-    if error.status == 404 or _UNPREPARED.search(text):
-        return TemporaryError(f"the cluster is not prepared for {what}: {text}")
-    return UserError(f"the cluster does not admit {what}: {text}")
+        return _create_trouble(pod, reason, message)
+    delay = _not_taken(pod) or _node_trouble(pod, events)
+    return delay or Delay(_pulling(image, events) or f"starting {image}")
 
 
 def ended(pod: Object, *, is_gone: bool) -> str:
@@ -82,12 +70,16 @@ def ended(pod: Object, *, is_gone: bool) -> str:
     status = pod.get("status", {})
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+    is_deleted = is_gone or pod["metadata"].get("deletionTimestamp")
+    if is_deleted:
+        return f"its pod was deleted{_disruption(status)}"
     terminated = _container(pod).get("state", {}).get("terminated", {})
+    if terminated.get("reason") == "OOMKilled":
+        return "it used up its memory (OOMKilled); #SBATCH --mem asks for more"
     if terminated:
         reason = terminated.get("reason", "Error")
         return f"its first process ended ({reason}, exit code {terminated.get('exitCode')})"
-    is_deleted = is_gone or pod["metadata"].get("deletionTimestamp")
-    return "its pod was deleted" if is_deleted else ""
+    return ""
 
 
 def is_running(pod: Object) -> bool:
@@ -100,10 +92,22 @@ def container_id(pod: Object) -> str:
     return str(_container(pod).get("containerID", ""))
 
 
+def _image(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
+
+
 def _container(pod: Object) -> dict[str, Any]:
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     first: dict[str, Any] = statuses[0]
     return first
+
+
+def _disruption(status: dict[str, Any]) -> str:
+    """Return by whom, where the cluster itself threw the pod out."""
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return f" ({condition.get('reason')}: {condition.get('message', '')})"
+    return ""
 
 
 def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
@@ -112,106 +116,85 @@ def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
     if _ADMISSION_REASONS.match(reason):
         return TemporaryError(f"the node does not take the sandbox now: {reason}: {message}")
     terminated = _container(pod).get("state", {}).get("terminated", {})
-    image = pod["spec"]["containers"][0]["image"]
+    image = _image(pod)
     why = terminated.get("message") or message or terminated.get("reason") or reason
     if terminated.get("reason") in CREATE_REASONS:
-        return _not_created(image, terminated["reason"], str(why)[:_LONGEST_REASON])
+        return _not_created(pod, terminated["reason"], str(why)[:_LONGEST_REASON])
     return TemporaryError(f"the sandbox with image {image} ended at once: {why}")
 
 
-def _not_created(image: str, reason: str, message: str) -> SbridgeError:
-    if _NODE_PULL.search(message):
+def _create_trouble(pod: Object, reason: str, message: str) -> Delay:
+    if _PASSING_CREATE.search(message):
+        return Delay(f"waiting for the node's container runtime: {message}", by_node=True)
+    raise _not_created(pod, reason, message)
+
+
+def _not_created(pod: Object, reason: str, message: str) -> SbridgeError:
+    if pulling.NO_SPACE.search(message):
         return NodeError(f"containers cannot be created: {message}")
-    return UserError(f"the sandbox with image {image} cannot be made: {message or reason}")
+    if _is_too_small(pod, message):
+        return _too_small(pod)
+    return UserError(f"the sandbox with image {_image(pod)} cannot be made: {message or reason}")
 
 
-def _pull_trouble(image: str, events: Sequence[Object], message: str) -> str:
-    """Judge a failed pull by what the registry said: the back-off's own text does not tell."""
-    told = [_text(event) for event in events if event.get("reason") == "Failed"]
-    said = next((text for text in reversed(told) if "pull" in text), message)
-    said = _short(said)
-    without_name = said.replace(image, "")
-    if _NODE_PULL.search(without_name):
-        raise NodeError(f"image {image} cannot be stored: {said}")
-    if _PASSING_PULL.search(without_name):
-        return f"waiting for the registry of {image}: {said}"
-    if not told and not message.startswith(("failed", "rpc")):
-        return f"pulling image {image} failed; asking why"
-    raise UserError(f"image {image} cannot be pulled: {said}")
-
-
-def _scheduling(pod: Object) -> str:
+def _not_taken(pod: Object) -> Delay | None:
+    """Speak for the scheduler and then the kubelet, until the latter has taken up the pod."""
+    node = pod["spec"].get("nodeName")
+    if node:
+        text = f"waiting for the kubelet of Kubernetes node {node}"
+        return None if pod["status"].get("startTime") else Delay(text, by_node=True)
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"waiting for room on its Kubernetes node: {condition.get('message', '')}"
-    return ""
+            return Delay(f"waiting for room on its Kubernetes node: {_no_room(condition)}")
+    return Delay("waiting for the scheduler of Kubernetes")
 
 
-def _mounting(events: Sequence[Object]) -> str:
+def _no_room(condition: dict[str, Any]) -> str:
+    """Return what the scheduler said, without what it says of other ways; explain a cordon."""
+    text = re.split(r"\.? (?:no new claims|preemption:)", condition.get("message", ""))[0]
+    return text.replace("were unschedulable", "were unschedulable (cordoned)")
+
+
+def _node_trouble(pod: Object, events: Sequence[Object]) -> Delay | None:
     """Speak of the last event if it is about folders or the pod's own network and cgroup."""
     for event in reversed(events):
         reason = event.get("reason")
         if reason in ("FailedMount", "FailedAttachVolume"):
-            return f"waiting for a folder to be mounted: {_text(event)[:_LONGEST_REASON]}"
+            return Delay(f"waiting for a folder to be mounted: {_short_event(event)}")
         if reason == "FailedCreatePodSandBox":
-            text = _text(event)[:_LONGEST_REASON]
-            if _times(event) >= _SANDBOX_FAILURES:
-                raise NodeError(f"its container runtime makes no sandboxes: {text}")
-            return f"waiting for the node's container runtime: {text}"
+            if _is_too_small(pod, pulling.text_of(event)):
+                raise _too_small(pod)
+            text = f"waiting for the node's container runtime: {_short_event(event)}"
+            return Delay(text, by_node=True)
         if reason in ("Pulling", "Pulled", "Created", "Started"):
-            return ""
-    return ""
+            return None
+    return None
+
+
+def _is_too_small(pod: Object, message: str) -> bool:
+    return 0 < _memory_mib(pod) < _SMALL_MIB and bool(_TOO_SMALL.search(message))
+
+
+def _too_small(pod: Object) -> UserError:
+    limit = _memory_mib(pod)
+    return UserError(f"{limit} MiB of memory are too little for a sandbox; ask for more with --mem")
+
+
+def _memory_mib(pod: Object) -> int:
+    """Return the memory limit as the manifest has it, 0 for none."""
+    text = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "0Mi")
+    return int(text.removesuffix("Mi")) if text.endswith("Mi") else _SMALL_MIB
 
 
 def _pulling(image: str, events: Sequence[Object]) -> str:
-    pull = pull_of(events)
+    pull = pulling.pull_of(events)
     if pull is not None:
         return f"starting {image} (pulled in {pull})" if pull.took else f"starting {image}"
     is_begun = any(event.get("reason") == "Pulling" for event in events)
     return f"pulling image {image}" if is_begun else ""
 
 
-@dataclass(frozen=True)
-class Pull:
-    """How a kubelet got an image: `took` as it writes times, "" for one that was there."""
-
-    took: str = ""
-    size_bytes: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.took}, {size_text(self.size_bytes)}" if self.size_bytes else self.took
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size as people read it."""
-    mebibytes = size_bytes / (1 << 20)
-    return f"{mebibytes:.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"
-
-
-def pull_of(events: Sequence[Object]) -> Pull | None:
-    """Return what a kubelet told of its pull; None when the image is not there yet."""
-    text = next((_text(event) for event in events if event.get("reason") == "Pulled"), None)
-    if text is None:
-        return None
-    took = re.search(r" in ([0-9hm.µ]+s)\b", text)
-    size = re.search(r"Image size: (\d+) bytes", text)
-    return Pull(took[1] if took else "", int(size[1]) if size else 0)
-
-
-def _times(event: Object) -> int:
-    return int(event.get("count") or (event.get("series") or {}).get("count") or 1)
-
-
-def _text(event: Object) -> str:
-    return str(event.get("message") or event.get("note") or "")
-
-
-def _short(text: str) -> str:
-    """Shorten containerd's nested sentences to what the registry said in the end."""
-    text = re.sub(r'^(?:Failed to pull image|Back-off pulling image) "[^"]*":\s*', "", text)
-    text = re.sub(r"^(?:ErrImagePull|rpc error: code = \w+ desc =|error:?)\s*:?\s*", "", text)
-    text = re.sub(r"^rpc error: code = \w+ desc = ", "", text)
-    # By whatever name: containerd adds `:latest` and `docker.io/library/`.
-    text = re.sub(r'failed to pull and unpack image "[^"]*": ', "", text)
-    text = re.sub(r'failed to resolve reference "[^"]*": ', "", text)
-    return text[-_LONGEST_REASON:]
+def _short_event(event: Object) -> str:
+    text = re.sub(r'^MountVolume\.SetUp failed for volume "[^"]*" : ', "", pulling.text_of(event))
+    text = re.sub(r"^Failed to create pod sandbox: ", "", text)
+    return pulling.without_wrappings(text)[-_LONGEST_REASON:]

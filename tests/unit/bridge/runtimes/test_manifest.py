@@ -49,7 +49,7 @@ def test_pod_is_as_agreed():
             "hostNetwork": True,
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,
             "securityContext": {
                 "runAsUser": 1001,
                 "runAsGroup": 1002,
@@ -92,3 +92,13 @@ def test_no_allocation_means_no_limit():
     spec = dataclasses.replace(SPEC, cpus=0, memory_mib=0)
     container = manifest.pod(spec, manifest.Site())["spec"]["containers"][0]
     assert container["resources"] == {"limits": {}, "requests": {}}
+
+
+def test_a_silent_kubelet_neither_keeps_the_pod_away_nor_throws_it_out():
+    site = manifest.Site(kubernetes_node="k1", tolerations=({"key": "gpu", "operator": "Exists"},))
+    tolerations = manifest.pod(SPEC, site)["spec"]["tolerations"]
+    assert tolerations == [
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists"},
+        {"key": "node.kubernetes.io/unreachable", "operator": "Exists"},
+        {"key": "gpu", "operator": "Exists"},
+    ]

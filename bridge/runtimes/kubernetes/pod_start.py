@@ -1,0 +1,173 @@
+"""One pod on its way from the API server to a running first process on this node.
+
+1. asking     the API does not answer: wait until it does
+2. creating   what an earlier try left is removed first
+3. waiting    by the one watch, and the pod's events once it is slow, for the kubelet's word
+4. running    its first process was found among this node's
+"""
+
+import os
+import time
+
+from bridge import kernel
+from bridge.errors import NodeError, TemporaryError
+from bridge.runtimes.kubernetes import processes, pulling, refusal, waiting
+from bridge.runtimes.kubernetes.api import NO_ANSWER, Api, Object, RefusedError
+from bridge.runtimes.kubernetes.pod_removal import PodRemoval
+from bridge.runtimes.kubernetes.pod_watch import PodWatch
+from bridge.runtimes.sandbox import Sandbox, Waiter
+
+_LOOK_S = 1.0  # how soon a cancelled waiter is noticed, and how often a slow pod's events are read
+_EVENTS_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # after so long are a slow pod's events read; then each 15 s
+# A kubelet or container runtime that is being upgraded is back by then; a kubelet that lost the
+# API server asks again after a minute at most.
+_NODE_PATIENCE_S = 120.0
+
+
+class PodStart:
+    """Starts pods of the collection at `path`, for whoever waits for them."""
+
+    def __init__(self, api: Api, path: str, watch: PodWatch, removal: PodRemoval) -> None:
+        self._api = api
+        self._path = path
+        self._watch = watch
+        self._removal = removal
+
+    def create(self, wanted: Object, waiter: Waiter) -> Object:
+        """Create the pod as soon as the API answers."""
+        while away := self._watch.away:
+            waiter.say(_without_api(away))
+            _check_patience(waiter, away)
+            self._watch.wait_for_api(_LOOK_S)
+        name = wanted["metadata"]["name"]
+        try:
+            return self._created(wanted)
+        except RefusedError as error:
+            if error.reason != "AlreadyExists":
+                raise refusal.blame(error, f"pod {name}") from error
+        self._removal.remove(name, None)  # left by a try that was cut short
+        try:
+            return self._created(wanted)
+        except RefusedError as error:
+            if error.reason == "AlreadyExists":
+                raise TemporaryError(f"an earlier pod {name} is still being removed") from error
+            raise refusal.blame(error, f"pod {name}") from error
+
+    def _created(self, wanted: Object) -> Object:
+        self._removal.forget(wanted["metadata"]["name"])  # the name is taken again
+        pod = self._api.create(self._path, wanted)
+        self._watch.saw(pod)
+        return pod
+
+    def wait(self, created: Object, waiter: Waiter) -> Object:
+        """Return the pod once it runs."""
+        name, uid = created["metadata"]["name"], created["metadata"]["uid"]
+        began = time.monotonic()
+        events = _SlowEvents(self._api, created)
+        fault = _NodeFault()
+        said = ""
+        pod: Object | None = created
+        while pod is not None and pod["metadata"]["uid"] == uid:
+            if waiting.is_running(pod):
+                if said.startswith("pulling"):
+                    waiter.say(f"{said} took {pulling.pull_of(events.now())}")
+                return pod
+            delay = waiting.progress(pod, events.after(time.monotonic() - began))
+            away = self._watch.away
+            said = _without_api(away) if away else delay.text
+            waiter.say(said)
+            fault.check(delay, is_known=not away)
+            _check_patience(waiter, said, by_node=delay.by_node and not away)
+            pod = self._watch.wait(name, pod, _LOOK_S)
+        raise TemporaryError(f"pod {name} was deleted from outside while it was starting")
+
+
+def entry(pod: Object) -> Sandbox:
+    """Return how a running pod's first process is found on this node."""
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    try:
+        process = processes.init_of(waiting.container_id(pod))
+    except OSError as error:
+        where = pod["spec"].get("nodeName")
+        raise TemporaryError(
+            f"pod {name} runs on {where}, but its processes are not on this node ({error})"
+        ) from error
+    try:
+        pid = int(kernel.read(process, "stat").split()[0])
+        return Sandbox(
+            name,
+            pid,
+            kernel.start_ticks(process),
+            _path_of(kernel.read(process, "environ")),
+            processes.cgroup_of(process, uid),
+        )
+    except OSError as error:
+        raise TemporaryError(f"pod {name} ended at once") from error
+    finally:
+        os.close(process)
+
+
+def _without_api(reason: str) -> str:
+    return f"waiting for the Kubernetes API: {reason.removeprefix(NO_ANSWER)}"
+
+
+def _check_patience(waiter: Waiter, said: str, *, by_node: bool = False) -> None:
+    """Raise what ends the wait: the job is over, or it has waited as long as it may."""
+    if waiter.cancelled.is_set():
+        raise TemporaryError("the job is over")
+    if time.time() > waiter.give_up_at:
+        raise NodeError(said) if by_node else TemporaryError(said)
+
+
+class _NodeFault:
+    """For how long nothing but this node's own daemons has kept a pod from running."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+
+    def check(self, delay: waiting.Delay, *, is_known: bool) -> None:
+        """Raise `NodeError` once that was too long."""
+        if not delay.by_node or not is_known:
+            self._since = 0.0
+            return
+        self._since = self._since or time.monotonic()
+        if time.monotonic() > self._since + _NODE_PATIENCE_S:
+            raise NodeError(f"{delay.text} for {_NODE_PATIENCE_S:.0f} s")
+
+
+class _SlowEvents:
+    """The events of one pod, read when it is slow, ever less often: they hold the reasons."""
+
+    def __init__(self, api: Api, pod: Object) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/events"
+        self._selector = f"involvedObject.uid={pod['metadata']['uid']}"
+        self._due = list(_EVENTS_S)
+        self._events: list[Object] = []
+
+    def after(self, waited_s: float) -> list[Object]:
+        """Return the events as they were known a moment ago, oldest first."""
+        if waited_s < self._due[0]:
+            return self._events
+        last = self._due.pop(0)
+        if not self._due:
+            self._due.append(waited_s + last)
+        return self.now()
+
+    def now(self) -> list[Object]:
+        """Return the events, as last known where the API does not answer."""
+        try:
+            answer = self._api.get(self._path, fieldSelector=self._selector)
+        except (TemporaryError, RefusedError):
+            return self._events
+        self._events = sorted(answer["items"], key=_when)
+        return self._events
+
+
+def _when(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _path_of(environ: bytes) -> str:
+    pairs = (pair.partition(b"=") for pair in environ.split(b"\0"))
+    return next((os.fsdecode(value) for key, _, value in pairs if key == b"PATH"), "")
