@@ -160,7 +160,8 @@ class SlurmControl:
             fields = dict(zip(keys, cells, strict=True))
             if fields["JobIDRaw"] == str(job_id):
                 record = {**fields, "MaxRSS": record.get("MaxRSS", "")}
-            elif fields["MaxRSS"]:
+            elif fields["MaxRSS"] and fields["JobIDRaw"].startswith(f"{job_id}."):
+                # Its own steps: of an array's first job sacct tells the other tasks', too.
                 record["MaxRSS"] = max(record.get("MaxRSS", ""), fields["MaxRSS"], key=kib)
         return record
 

@@ -138,3 +138,15 @@ def test_an_accounted_name_that_looks_like_a_row_is_a_name():
     name = "x\n12|root|l|p|q|FAILED|0:0|||||||y"
     record = Answering(accounted=[accounting_row("12", "COMPLETED", name=name)]).accounted(12)
     assert (record["State"], record["JobName"]) == ("COMPLETED", name)
+
+
+def test_the_memory_of_an_arrays_other_tasks_is_not_counted():
+    rows = [
+        accounting_row("12", "COMPLETED"),
+        accounting_row("12.batch", max_rss="2000K"),
+        accounting_row("12.0", max_rss="3M"),
+        accounting_row("13", "COMPLETED"),
+        accounting_row("13.batch", max_rss="9G"),
+        accounting_row("121.batch", max_rss="9G"),
+    ]
+    assert Answering(accounted=rows).accounted(12)["MaxRSS"] == "3M"
