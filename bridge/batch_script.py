@@ -12,6 +12,7 @@ NAME = b"slurm_script"
 NOT_RUNNABLE, NOT_FOUND = 126, 127  # a shell's exit codes
 
 _DEFAULT_PATH = b"/usr/bin:/bin"
+_BLANKS = b" \t"
 _PROGRAM = b"\x7fELF"
 _HEAD_BYTES = 4096
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -54,8 +55,9 @@ def substitute(argv: list[bytes], file: bytes, environment: dict[bytes, bytes]) 
 
 def interpreter_argv(line: bytes) -> list[bytes]:
     """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
-    program, _, argument = line.strip().partition(b" ")
-    return [program, *filter(None, [argument.strip()])]
+    text = line.strip(_BLANKS)
+    program = text.replace(b"\t", b" ").partition(b" ")[0]
+    return [program, *filter(None, [text[len(program) :].lstrip(_BLANKS)])]
 
 
 def find(program: bytes, environment: dict[bytes, bytes]) -> bytes | None:

@@ -187,8 +187,12 @@ def _least(one: int, other: int) -> int:
 
 def cgroup_paths(process: int) -> dict[str, str]:
     """Return the process's cgroups: controllers ("" for v2) → path."""
-    lines = read(process, "cgroup").decode("utf-8", "surrogateescape").splitlines()
+    # Only the kernel's own line ends count: a path may be a user's and hold others.
+    lines = os.fsdecode(read(process, "cgroup")).strip("\n").split("\n")
     return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+
+
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 @functools.cache
@@ -198,10 +202,10 @@ def cgroup_mounts() -> dict[str, Path]:
     Read once: mountinfo is long where sandboxes are, and hierarchies stay where they are.
     """
     mounts: dict[str, Path] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in os.fsdecode(_MOUNTS.read_bytes()).strip("\n").split("\n"):
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
-        place = before.split()
+        place = before.split(" ")
         if place[3] != "/":
             continue
         if kind == "cgroup2":

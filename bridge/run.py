@@ -26,6 +26,8 @@ AGENT_TIMEOUT_S = 300.0
 _RETRY_S = 0.25
 _WITNESS_S = 0.05
 _FATAL_EXIT_CODE = 1
+_AWAY = b"the sbridge agent of this node went away; waiting for its return"
+_BUSY = b"; waiting for the sbridge agent of this node"
 _KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
 _SANDBOX_GONE = b"the sandbox of this job was ended from outside, and everything in it: "
 _WHY_TIMEOUT_S = 5.0
@@ -69,12 +71,12 @@ class Step:
             answer = self._converse(connection)
             if answer is not None and answer.kind == "entered":
                 return self._accompany(connection)
+            connection.close()
             self._witness.dismiss()
-            if answer is None:
-                self._say(b"the sbridge agent of this node went away; waiting for its return")
-                time.sleep(_RETRY_S)
-                continue
-            return self._obey(answer)
+            if answer is not None and answer.kind != "busy":
+                return self._obey(answer)
+            self._say(answer.first("text") + _BUSY if answer else _AWAY)
+            time.sleep(_RETRY_S)
 
     def _connect(self, deadline: float) -> _socket.socket | None:
         while time.monotonic() < deadline:
@@ -91,7 +93,10 @@ class Step:
     def _converse(self, connection: _socket.socket) -> wire.Message | None:
         """Ask to enter; returns the agent's decision, None when it went away before."""
         try:
-            self._ask(connection)
+            try:
+                self._ask(connection)
+            except (BrokenPipeError, ConnectionResetError):
+                return self._wait(connection)  # the agent may have said why it would not listen
             self._witness.start(connection)  # while the agent works
             return self._wait(connection)
         except (OSError, wire.WireError):

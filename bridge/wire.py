@@ -10,10 +10,16 @@ descriptors travel (SCM_RIGHTS) with the length.
 # time. `array` and `struct` cost a few more.
 import _socket
 import sys
+from _collections_abc import Callable
 
 # What a step may send: Linux allows arguments and environment of 6 MiB, and few open files.
 MAX_MESSAGE_BYTES = 7 * 1024 * 1024
+# Empty ones cost nine bytes each, so Linux would allow 700 thousand; a glob that is so long
+# that it nearly fills those 6 MiB has a hundred thousand names.
+MAX_FIELDS = 128 * 1024
 MAX_DESCRIPTORS = 64
+_BYTE_COST = 3  # a payload is there as it came, split, and as the fields' values
+_FIELD_COST = 256  # Python's objects around one field
 _INT_BYTES = 4  # a descriptor on the wire: C's int, which Linux has everywhere so
 
 Fields = list[tuple[str, bytes]]
@@ -66,9 +72,12 @@ def receive(
     connection: _socket.socket,
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_descriptors: int = MAX_DESCRIPTORS,
+    max_fields: int = MAX_FIELDS,
+    pay: Callable[[int], None] = lambda _cost: None,
 ) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
 
+    Calls `pay` with the bytes of memory that are about to be taken; what it raises ends this.
     Returns (None, []) when the peer closed the connection between two messages. Raises
     `WireError` when it sent no message or closed in the middle, OSError (TimeoutError) as
     the socket does. Descriptors that came with a broken message are closed.
@@ -81,7 +90,14 @@ def receive(
         length = int.from_bytes(header, "big")
         if length > max_bytes:
             raise WireError(f"a message of {length} bytes is over the limit")
-        payload = _receive_exactly(connection, length)
+        pay(length * _BYTE_COST)
+        payload = _receive_exactly(connection, length, pay)
+        count = payload.count(b"\0")
+        if count > max_fields:
+            raise WireError(
+                f"{count} arguments and environment variables are more than {max_fields}"
+            )
+        pay(count * _FIELD_COST)
         return _parse(payload), descriptors
     except BaseException:
         close_all(descriptors)
@@ -117,9 +133,10 @@ def _receive_header(connection: _socket.socket, descriptors: list[int], most: in
     return header
 
 
-def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
+def _receive_exactly(connection: _socket.socket, length: int, pay: Callable[[int], None]) -> bytes:
     payload = bytearray()
     while len(payload) < length:
+        pay(0)
         chunk = connection.recv(min(length - len(payload), 1 << 18))
         if not chunk:
             raise WireError("the peer closed the connection inside a message")

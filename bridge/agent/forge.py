@@ -32,6 +32,7 @@ _NOTIFY = "notify"
 # More than a step may send to the agent, which adds its own to it.
 _MAX_BYTES = wire.MAX_MESSAGE_BYTES + 1024 * 1024
 _MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 16
+_MAX_FIELDS = wire.MAX_FIELDS + 4096
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -99,7 +100,9 @@ class _Serving:
 
     def _serve(self) -> bool:
         """Handle the agent's next message; False when there will be none."""
-        message, descriptors = wire.receive(self._channel, _MAX_BYTES, _MAX_DESCRIPTORS)
+        message, descriptors = wire.receive(
+            self._channel, _MAX_BYTES, _MAX_DESCRIPTORS, _MAX_FIELDS
+        )
         if message is None:
             return False
         if message.kind == _NOTIFY:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bridge import kernel, wire
 from bridge.agent import blueprint
+from bridge.agent.budget import Budget, BusyError, Purse
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun, State
 from bridge.agent.sandboxes import Sandboxes
@@ -24,7 +25,7 @@ from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryErro
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
-_FIRST_MESSAGE_S = 10.0
+_SILENCE_S = 10.0  # between the pieces of a first message
 _BACKLOG = 512
 _CONNECTIONS_PER_USER = 128
 _HIGHEST_DESCRIPTOR = 255
@@ -49,6 +50,7 @@ class Server:
         self.address = config.agent.run_dir / node / "agent.sock"
         self._listener = _listen(self.address)
         self._connections: collections.Counter[int] = collections.Counter()
+        self._budget = Budget()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
 
@@ -78,7 +80,8 @@ class Server:
                 continue
             _, uid, _ = _peer(connection)
             if self._connections[uid] >= _CONNECTIONS_PER_USER and uid != 0:
-                connection.close()  # sbridge-run tries again; nobody shuts out the hooks
+                with connection:  # sbridge-run tries again; nobody shuts out the hooks
+                    _turn_away(connection, "busy", f"{_CONNECTIONS_PER_USER} steps are waiting")
                 continue
             if uid != 0:  # a step, which will need it
                 threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
@@ -87,19 +90,26 @@ class Server:
             threading.Thread(target=self._converse, args=(connection, uid), daemon=True).start()
 
     def _converse(self, connection: socket.socket, uid: int) -> None:
+        purse = Purse(self._budget, uid)
         try:
-            self._answer(connection)
+            self._answer(connection, purse)
         finally:
+            purse.close()
             with self._lock:
                 self._connections[uid] -= 1
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, purse: Purse) -> None:
         with connection:
-            connection.settimeout(_FIRST_MESSAGE_S)
+            connection.settimeout(_SILENCE_S)
             try:
-                message, descriptors = wire.receive(connection)
+                message, descriptors = wire.receive(connection, pay=purse.pay)
+            except BusyError as error:
+                _turn_away(connection, "busy", str(error))
+                return
             except (OSError, wire.WireError) as error:
                 self._log.warning("message_refused", reason=str(error))
+                if purse.uid:  # a hook asks again; refused, it would drain the node
+                    _turn_away(connection, "failed", f"this step cannot be run: {error}")
                 return
             if message is None:
                 return
@@ -356,6 +366,15 @@ def _listen(address: Path) -> socket.socket:
     listener.listen(_BACKLOG)
     draft.rename(address)  # whoever connects finds the old agent's socket or ours, never none
     return listener
+
+
+def _turn_away(connection: socket.socket, kind: str, text: str) -> None:
+    """Say why and no more; whoever does not listen is not waited for."""
+    connection.settimeout(0)
+    try:
+        wire.send(connection, wire.Message(kind, [("text", text.encode())]))
+    except OSError:
+        pass
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:

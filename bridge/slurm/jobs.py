@@ -13,6 +13,7 @@ from pathlib import Path
 from bridge import command
 from bridge.config import Slurm
 from bridge.errors import CommandError, TemporaryError
+from bridge.slurm import table
 from bridge.slurm.hostlist import expand_hostlist
 
 REASON_PREFIX = "sbridge:"
@@ -80,21 +81,25 @@ class SlurmControl:
     def job(self, job_id: int) -> Job | None:
         """Return the job, or None when slurmctld says that it does not know it (any more)."""
         try:
-            name = self._column(job_id, "%j")
-            text = self._run("scontrol", "-d", "-o", "show", "job", str(job_id))
+            array, task, name = self._columns(job_id, ["%F", "%K", "%j"])
+            # Of an array its first job alone would show them all.
+            shown = f"{array}_{task}" if task.isdigit() else str(job_id)
+            text = self._run("scontrol", "-d", "-o", "show", "job", shown)
         except CommandError as error:
             if "Invalid job id specified" in error.stderr_tail:
                 return None
             raise TemporaryError(f"Slurm could not be asked: {error}") from error
         return parse_job(job_id, name, text)
 
-    def _column(self, job_id: int, column: str) -> str:
-        """Return one column of squeue for the job itself: -j gives an array's other tasks, too."""
-        wanted = f"%A {column}"
+    def _columns(self, job_id: int, columns: list[str]) -> list[str]:
+        """Return columns of squeue for the job itself: -j gives an array's other tasks, too."""
+        mark = table.new_mark()
+        wanted = mark.join(["%A", *columns, ""])
         text = self._run("squeue", "-h", "-a", "-t", "all", "-j", str(job_id), "-o", wanted)
-        start = f"{job_id} "
-        lines = [line for line in text.splitlines() if line.startswith(start)]
-        return lines[0].removeprefix(start) if lines else ""
+        for own_id, *cells in table.rows(text, mark, len(columns) + 1):
+            if own_id == str(job_id):
+                return cells
+        return [""] * len(columns)
 
     def prolog_variables(self, job_id: int, node: str) -> dict[str, str] | None:
         """Return what a Prolog on `node` would have said of the job, None when it has none there.
@@ -109,7 +114,7 @@ class SlurmControl:
         if not user or not group:
             return None
         try:
-            comment = self._column(job_id, "%k")
+            (comment,) = self._columns(job_id, ["%k"])
         except CommandError as error:
             raise TemporaryError(f"Slurm could not be asked: {error}") from error
         return {
@@ -128,7 +133,7 @@ class SlurmControl:
     def jobs_on(self, node: str) -> set[int]:
         """Return the ids of the jobs that have not ended yet on `node`."""
         text = self._ask("squeue", "-h", "-a", "-w", node, "-t", "all", "-o", "%A %T")
-        jobs = (line.split() for line in text.splitlines())
+        jobs = (line.split() for line in text.split("\n"))
         return {int(fields[0]) for fields in jobs if len(fields) > 1 and fields[1] in _UNFINISHED}
 
     def nodes(self) -> list[str]:
@@ -153,13 +158,15 @@ class SlurmControl:
             "TotalCPU",
             "JobName",
         )
-        text = self._ask("sacct", "-n", "-P", "-j", str(job_id), "-o", ",".join(keys))
+        mark = table.new_mark()
+        wanted = ["-n", "-p", f"--delimiter={mark}", "-j", str(job_id), "-o", ",".join(keys)]
         record: dict[str, str] = {}
-        for line in text.splitlines():
-            fields = dict(zip(keys, line.split("|", len(keys) - 1), strict=False))
+        for cells in table.rows(self._ask("sacct", *wanted), mark, len(keys)):
+            fields = dict(zip(keys, cells, strict=True))
             if fields["JobIDRaw"] == str(job_id):
                 record = {**fields, "MaxRSS": record.get("MaxRSS", "")}
-            elif fields.get("MaxRSS"):
+            elif fields["MaxRSS"] and fields["JobIDRaw"].startswith(f"{job_id}."):
+                # Its own steps: of an array's first job sacct tells the other tasks', too.
                 record["MaxRSS"] = max(record.get("MaxRSS", ""), fields["MaxRSS"], key=kib)
         return record
 
@@ -202,17 +209,17 @@ class SlurmControl:
 
 
 def parse_job(job_id: int, name: str, text: str) -> Job:
-    """Read the job's line of `scontrol -d -o show job`, which shows an array's other tasks, too.
+    """Read `scontrol -d -o show job` of one job: one line, but for line breaks of the user's own.
 
     The user's own text may look like facts, so it is cut out where it stands: the job's
     `name` comes first and is known; the rest (Comment, WorkDir, …) comes after slurmctld's
     facts, so the first occurrence of a key counts.
     """
-    start = f"JobId={job_id} "
-    text = next((line for line in text.splitlines() if line.startswith(start)), "")
-    _, found, text = text.partition(f" JobName={name} ")
-    if not found:
+    start = re.compile(rf"JobId={job_id} (?:[A-Za-z]+=\S* )*?JobName={re.escape(name)} ")
+    match = start.match(text)
+    if not match:
         raise TemporaryError(f"Slurm's answer about job {job_id} cannot be read")
+    text = text[match.end() :]
     fields: dict[str, str] = {"_details": text, "JobName": name}
     matches = list(_FIELD.finditer(text))
     for match, following in zip(matches, [*matches[1:], None], strict=False):

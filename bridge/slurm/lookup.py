@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from bridge import command, request
 from bridge.config import Slurm
 from bridge.errors import CommandError, PermanentError, TemporaryError
+from bridge.slurm import table
 
 _RETRY_S = 10.0
 _DAY_S = 86400
 _ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
-_ROW = re.compile(r"(\d+)[^|]*\|(\d*)[^|]*\|(.*)")
+_JOB_ID = re.compile(r"\d+")
 _UNSENT = re.compile(r"^DBD Agent queue size:\s*(\d+)", re.MULTILINE)
 _STORE_FLAGS = re.compile(r"^AccountingStoreFlags\s*=\s*(.*)", re.MULTILINE)
 
@@ -55,15 +56,19 @@ class SubmissionLookup:
 
     def _in_controller(self, uid: int, tags: set[str]) -> dict[str, FoundJob]:
         """Ask slurmctld; %F is an array's own job id, %V the time of submission."""
-        arguments = ("--noheader", "--all", "--states=all", f"--user={uid}", "--format=%F|%V|%k")
-        return _tagged(self._ask("squeue", *arguments), tags)
+        mark = table.new_mark()
+        wanted = mark.join(("--format=%F", "%V", "%k", ""))
+        text = self._ask("squeue", "--noheader", "--all", "--states=all", f"--user={uid}", wanted)
+        return _tagged(text, mark, tags)
 
     def _in_accounting(self, uid: int, tags: set[str], since: float) -> dict[str, FoundJob]:
+        mark = table.new_mark()
         # Without --state, sacct leaves out jobs that were never eligible: held, then cancelled.
         text = self._ask(
             "sacct",
             "--noheader",
-            "--parsable2",
+            "--parsable",
+            f"--delimiter={mark}",
             "--allocations",
             "--duplicates",
             f"--user={uid}",
@@ -72,7 +77,7 @@ class SubmissionLookup:
             f"--state={_ALL_STATES}",
             "--format=JobID,Submit,Comment",
         )
-        return _tagged(text, tags)
+        return _tagged(text, mark, tags)
 
     def _check_accounting(self) -> None:
         """Raise `TemporaryError` unless sacct is going to know every job and its comment."""
@@ -108,16 +113,26 @@ def _local_time(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(moment))
 
 
-def _tagged(text: str, tags: set[str]) -> dict[str, FoundJob]:
-    """Read "<job>|<epoch>|<comment>" lines; of several jobs with one tag the first counts."""
+def _tagged(text: str, mark: str, tags: set[str]) -> dict[str, FoundJob]:
+    """Read the columns job, epoch, comment; of several jobs with one tag the first counts.
+
+    Raises `TemporaryError` when the text is no such table: "cannot tell" is not "no".
+    """
     found: dict[str, FoundJob] = {}
-    for line in text.splitlines():
-        row = _ROW.fullmatch(line)
-        tag = _tag(row[3]) if row else ""
-        if row and tag in tags:
-            job = FoundJob(int(row[1]), int(row[2]) if row[2] else None)
+    for job_id, submitted, comment in table.rows(text, mark, 3):
+        tag = _tag(comment)
+        if tag in tags:
+            job = FoundJob(_number(job_id), int(submitted) if submitted.isdigit() else None)
             found[tag] = min(job, found.get(tag, job), key=lambda one: one.job_id)
     return found
+
+
+def _number(job_id: str) -> int:
+    """Read `12`, or an array's `12_3` or `12_[1-3]`."""
+    match = _JOB_ID.match(job_id)
+    if not match:
+        raise TemporaryError(f"Slurm names a job {job_id!r}, which is no number")
+    return int(match[0])
 
 
 def _tag(comment: str) -> str:

@@ -45,6 +45,8 @@ def test_the_batch_script_is_the_first_argument_or_behind_an_option(argv, positi
         (b"/bin/bash -l", [b"/bin/bash", b"-l"]),
         (b"/usr/bin/env python3 -u", [b"/usr/bin/env", b"python3 -u"]),
         (b" /bin/sh ", [b"/bin/sh"]),
+        (b"\t/bin/bash\t-l\t", [b"/bin/bash", b"-l"]),
+        (b"/usr/bin/env \t python3\t-u", [b"/usr/bin/env", b"python3\t-u"]),
     ],
 )
 def test_the_interpreter_line_is_split_as_the_kernel_does(line, argv):

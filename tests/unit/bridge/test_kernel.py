@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +83,23 @@ def test_own_cgroup_is_not_empty():
     assert paths
     assert not kernel.cgroup_is_empty(next(iter(paths.values())))
     assert kernel.cgroup_is_empty("/no/such/cgroup")
+
+
+@pytest.mark.parametrize("line_end", ["\x0b", "\x85", "\u2028", "\r"])
+def test_a_users_cgroup_cannot_pass_for_another(monkeypatch, line_end):
+    path = f"/user.slice/x{line_end}0::/system.slice"
+    monkeypatch.setattr(kernel, "read", lambda process, name: f"1:cpu:/a\n0::{path}\n".encode())
+    assert kernel.cgroup_paths(0) == {"cpu": "/a", "": path}
+
+
+@pytest.mark.parametrize("line_end", [b"\x0b", b"\xc2\x85", b"\xe2\x80\xa8", b"\r", b"\xff"])
+def test_a_users_mount_of_any_name_hides_no_cgroup_hierarchy(monkeypatch, tmp_path, line_end):
+    lines = [
+        b"24 1 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+        b"90 1 0:90 / /home/u/x%sy rw - fuse.u u rw" % line_end,
+        b"",
+    ]
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_bytes(b"\n".join(lines))
+    monkeypatch.setattr(kernel, "_MOUNTS", mountinfo)
+    assert kernel.cgroup_mounts.__wrapped__() == {"": Path("/sys/fs/cgroup")}

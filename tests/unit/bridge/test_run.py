@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 
 import pytest
 
@@ -114,3 +115,54 @@ def test_a_step_without_a_sandbox_goes_to_its_working_directory(become, tmp_path
     become(("cwd", b"/no/such"))
     said = f"sbridge: working directory /no/such: No such file or directory; using {tmp_path}\n"
     assert (os.getcwd(), capfd.readouterr().err) == (str(tmp_path), said)
+
+
+@pytest.fixture
+def agents(monkeypatch, tmp_path):
+    """Have sbridge-run talk to agents that do, one after the other, what they are given for."""
+
+    def run_with(*agents, script=b"#!/bin/sh\necho\n"):
+        path = tmp_path / "slurm_script"
+        path.write_bytes(script)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+
+        def serve():
+            for agent in agents:
+                connection, _ = listener.accept()
+                with connection:
+                    agent(connection)
+            listener.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setattr("sys.argv", ["sbridge-run", "/bin/sh", str(path)])
+        monkeypatch.setattr(run, "_RETRY_S", 0.01)
+        monkeypatch.setattr(run, "_inherited_descriptors", list)
+        environment = {b"BIG": b"x" * 1_000_000}
+        code = run.Step(os.fsencode(tmp_path / "agent.sock"), environment).run()
+        thread.join()
+        return code
+
+    return run_with
+
+
+def saying(kind, text):
+    """An agent that answers without having read anything."""
+
+    def agent(connection):
+        wire.send(connection, wire.Message(kind, [("text", text), ("exit_code", b"3")]))
+
+    return agent
+
+
+def test_an_agent_that_would_not_even_listen_is_heard(agents, capfd):
+    assert agents(saying("failed", b"too long a command line")) == 3
+    assert "sbridge: too long a command line\n" in capfd.readouterr().err
+
+
+def test_a_busy_agent_is_asked_again(agents, capfd):
+    assert agents(saying("busy", b"full"), saying("busy", b"full"), saying("failed", b"no")) == 3
+    said = capfd.readouterr().err.splitlines()
+    assert said == ["sbridge: full; waiting for the sbridge agent of this node", "sbridge: no"]

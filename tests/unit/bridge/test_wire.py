@@ -143,3 +143,35 @@ def test_sending_to_a_peer_that_is_gone_is_an_os_error(pair: Pair) -> None:
     pair[1].close()
     with pytest.raises(OSError, match="Broken pipe"):
         wire.send(pair[0], Message("hello"))
+
+
+def test_more_fields_than_a_command_line_has_are_refused_before_they_are_split(pair: Pair) -> None:
+    payload = b"enter" + b"\0=" * (wire.MAX_FIELDS + 1)
+    sender = threading.Thread(
+        target=pair[0].sendall, args=(len(payload).to_bytes(4, "big") + payload,)
+    )
+    sender.start()
+    with pytest.raises(WireError, match="environment variables are more than"):
+        wire.receive(pair[1])
+    sender.join()
+
+
+def test_memory_is_paid_for_before_it_is_taken_and_a_field_costs_more_than_its_bytes(
+    pair: Pair,
+) -> None:
+    paid: list[int] = []
+    wire.send(pair[0], Message("enter", [("a", b"")] * 100))
+    message, _ = wire.receive(pair[1], pay=paid.append)
+    assert message is not None
+    assert paid[0] >= 305
+    assert paid[-1] >= 100 * 200
+
+
+def test_a_message_that_cannot_be_paid_for_is_not_read(pair: Pair) -> None:
+    def pay(cost: int) -> None:
+        raise WireError(f"{cost} is too much")
+
+    wire.send(pair[0], Message("enter", [("a", b"x" * 100)]))
+    with pytest.raises(WireError, match="is too much"):
+        wire.receive(pair[1], pay=pay)
+    assert pair[1].recv(5) == b"enter"

@@ -42,7 +42,14 @@ echo "$id"
 SQUEUE = r"""
 here=${0%/*}
 [ ! -e "$here/down" ] || { cat "$here/down" >&2; exit 1; }
-[ ! -e "$here/jobs" ] || cat "$here/jobs"
+[ -e "$here/jobs" ] || exit 0
+for word in "$@"; do
+    case $word in
+    --format=%F*) mark=${word#--format=%F}; mark=${mark%%%V*} ;;
+    --delimiter=*) mark=${word#*=} ;;
+    esac
+done
+sed "s#^\([^|]*\)|\([^|]*\)|\(.*\)#\1$mark\2$mark\3$mark#" "$here/jobs"
 """
 NOT_REACHED = (
     "sbatch: error: Batch job submission failed: "

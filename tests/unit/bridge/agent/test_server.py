@@ -1,12 +1,15 @@
 """What the agent refuses before any sandbox is touched."""
 
 import os
+import socket
+from types import SimpleNamespace
 
 import pytest
 
 from bridge import wire
+from bridge.agent.budget import Budget, Purse
 from bridge.agent.job import JobRun, Request, State
-from bridge.agent.server import RefusedError, _check_descriptors, _file_to_run
+from bridge.agent.server import RefusedError, Server, _check_descriptors, _file_to_run
 from bridge.job_spool import JobSpool, RunId
 
 
@@ -61,3 +64,34 @@ def test_the_named_script_runs_only_when_the_batch_script_is_idle(tmp_path, word
     variables = {"SLURM_JOB_COMMENT": f"sbridge1?{word}"}
     job = JobRun(Request(RunId(1, 0), 1, 1, variables), JobSpool(tmp_path), State())
     assert _file_to_run(wire.Message("enter", step), job) == file
+
+
+@pytest.mark.parametrize(
+    ("uid", "budget", "payload", "kind", "text"),
+    [
+        (7, Budget(), b"enter\0no equals sign", "failed", "without '='"),
+        (7, Budget(1, 1), b"enter\0a=b", "busy", "fill this node's agent"),
+    ],
+)
+def test_a_step_whose_message_is_not_taken_is_told_why(uid, budget, payload, kind, text):
+    ours, theirs = socket.socketpair()
+    server = object.__new__(Server)
+    server._log = SimpleNamespace(warning=lambda *args, **facts: None)
+    with theirs:
+        theirs.sendall(len(payload).to_bytes(4, "big") + payload)
+        server._answer(ours, Purse(budget, uid))
+        answer, _ = wire.receive(theirs)
+    assert answer is not None
+    assert answer.kind == kind
+    assert text in answer.text("text")
+
+
+def test_a_hook_whose_message_is_not_taken_asks_again_instead_of_draining():
+    ours, theirs = socket.socketpair()
+    server = object.__new__(Server)
+    server._log = SimpleNamespace(warning=lambda *args, **facts: None)
+    with theirs:
+        theirs.sendall(b"\0\0\0\1")
+        theirs.shutdown(socket.SHUT_WR)
+        server._answer(ours, Purse(Budget(), 0))
+        assert wire.receive(theirs) == (None, [])

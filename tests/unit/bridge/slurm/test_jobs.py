@@ -74,12 +74,65 @@ def test_times_are_read_as_seconds(text, amount):
     assert seconds(text) == amount
 
 
-def test_an_arrays_other_tasks_in_the_answer_do_not_matter():
-    others = SHOWN.format(name="hello").replace("JobId=12 ", "JobId=11 ArrayJobId=12 ")
-    text = others.replace("RUNNING", "FAILED") + "\n" + SHOWN.format(name="hello")
-    assert parse_job(12, "hello", text).state == "RUNNING"
-
-
 def test_an_answer_without_the_job_is_not_an_answer():
     with pytest.raises(TemporaryError, match="cannot be read"):
         parse_job(12, "hello", "")
+
+
+class Answering(SlurmControl):
+    """A Slurm that knows job 12, task 3 of array 10, beside another task of it."""
+
+    def __init__(self, name="hello", accounted=()):
+        super().__init__(Slurm())
+        self._name = name
+        self._accounted = accounted
+
+    def _run(self, name, *arguments):
+        if name == "squeue":
+            wanted = arguments[-1].replace("%F", "10").replace("%j", self._name)
+            tasks = (
+                wanted.replace("%A", i).replace("%K", k) for i, k in (("11", "2"), ("12", "3"))
+            )
+            return "".join(task.replace("%k", f"of {self._name}") + "\n" for task in tasks)
+        if name == "sacct":
+            mark = arguments[2].removeprefix("--delimiter=")
+            return "".join(mark.join([*row, "\n"]) for row in self._accounted)
+        assert (name, arguments[-1]) == ("scontrol", "10_3")
+        return SHOWN.format(name=self._name) + "\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["hello", "a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", "a\nb", "\n12"]
+)
+def test_a_name_with_line_breaks_of_any_kind_is_a_name(name):
+    job = Answering(name).job(12)
+    assert job.fields["JobName"] == name
+    assert job.state == "RUNNING"
+
+
+def test_a_comment_with_a_line_break_is_a_comment():
+    variables = Answering("x\n12 y").prolog_variables(12, "n1")
+    assert variables["SLURM_JOB_COMMENT"] == "of x\n12 y"
+    assert variables["SLURM_JOB_UID"] == "1001"
+
+
+def accounting_row(job_id, state="", max_rss="", name=""):
+    return [job_id, "a", "l", "p", "q", state, "0:0", "", "", "", "n1", max_rss, "", name]
+
+
+def test_an_accounted_name_that_looks_like_a_row_is_a_name():
+    name = "x\n12|root|l|p|q|FAILED|0:0|||||||y"
+    record = Answering(accounted=[accounting_row("12", "COMPLETED", name=name)]).accounted(12)
+    assert (record["State"], record["JobName"]) == ("COMPLETED", name)
+
+
+def test_the_memory_of_an_arrays_other_tasks_is_not_counted():
+    rows = [
+        accounting_row("12", "COMPLETED"),
+        accounting_row("12.batch", max_rss="2000K"),
+        accounting_row("12.0", max_rss="3M"),
+        accounting_row("13", "COMPLETED"),
+        accounting_row("13.batch", max_rss="9G"),
+        accounting_row("121.batch", max_rss="9G"),
+    ]
+    assert Answering(accounted=rows).accounted(12)["MaxRSS"] == "3M"

@@ -24,8 +24,20 @@ def commands(command):
     return make
 
 
+MARK = r"""
+for word in "$@"; do
+    case $word in
+    --format=%F*) mark=${word#--format=%F}; mark=${mark%%%V*} ;;
+    --delimiter=*) mark=${word#*=} ;;
+    esac
+done
+"""
+
+
 def rows(*lines):
-    return "cat <<'E'\n" + "\n".join(lines) + "\nE"
+    """Print rows "<job>|<epoch>|<comment>" in columns that end as they are to end."""
+    cells = "".join("%".join([*line.split("|", 2), "\n"]) for line in lines)
+    return f"{MARK}sed \"s#%#$mark#g\" <<'E'\n{cells}E"
 
 
 def find(slurm, *tags):
@@ -65,15 +77,28 @@ def test_of_several_jobs_with_a_tag_the_first_counts(slurm, commands):
         f"12|1|sbridge1?tag={B}",
         f"12|1|sbridge1?tag={A} and more",
         f"12|1|tag={A}",
-        f"sbridge1?tag={A}",
         "12|1|(null)",
         "12|1|sbridge1?broken",
-        "",
+        f"12|1|x\n9|1|sbridge1?tag={B}",
     ],
 )
 def test_other_lines_find_nothing(slurm, commands, line):
     commands(squeue=rows(line))
     assert find(slurm, A) == {}
+
+
+@pytest.mark.parametrize("own", ["a\nb", "a\n", "a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", "9|1|"])
+@pytest.mark.parametrize("name", ["squeue", "sacct"])
+def test_line_breaks_in_the_users_own_comment_hide_no_tag(slurm, commands, own, name):
+    commands(**{name: rows(f"12|1|{own} sbridge1?tag={A}")})
+    assert find(slurm, A) == {A: FoundJob(12, 1)}
+
+
+@pytest.mark.parametrize("text", [f"sbridge1?tag={A}", "12|1|cut o", "x|1|sbridge1?tag=" + A])
+def test_an_answer_that_is_no_table_is_could_not_ask(slurm, commands, text):
+    commands(squeue=f"echo '{text}'" if text[0] != "x" else rows(text))
+    with pytest.raises(TemporaryError, match=r"cannot be read|is no number"):
+        find(slurm, A)
 
 
 @pytest.mark.parametrize("name", ["squeue", "sacct", "scontrol", "sdiag"])
