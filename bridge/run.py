@@ -58,15 +58,16 @@ class Step:
         self._argv = [*batch_script.interpreter_argv(interpreter), *rest]
         self._said = b""
         self._witness = Witness()
+        self._deadline = time.monotonic() + AGENT_TIMEOUT_S  # later once an agent says something
 
     def run(self) -> int:
         """Go through the states; returns the exit code, or does not return."""
-        while True:
-            connection = self._connect(time.monotonic() + AGENT_TIMEOUT_S)
+        request, descriptors = self._request()  # before an agent is there to wait for it
+        while time.monotonic() < self._deadline:
+            connection = self._connect()
             if connection is None:
-                where = os.fsdecode(self._address)
-                return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
-            answer = self._converse(connection)
+                break
+            answer = self._converse(connection, request, descriptors)
             if answer is not None and answer.kind == "entered":
                 return self._accompany(connection)
             connection.close()
@@ -75,9 +76,11 @@ class Step:
                 return self._obey(answer)
             self._say(answer.first("text") + _BUSY if answer else _AWAY)
             time.sleep(_RETRY_S)
+        where = os.fsdecode(self._address)
+        return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
 
-    def _connect(self, deadline: float) -> _socket.socket | None:
-        while time.monotonic() < deadline:
+    def _connect(self) -> _socket.socket | None:
+        while time.monotonic() < self._deadline:
             connection = _above_stdio(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM))
             try:
                 connection.connect(self._address)
@@ -88,11 +91,13 @@ class Step:
                 time.sleep(_RETRY_S)
         return None
 
-    def _converse(self, connection: _socket.socket) -> wire.Message | None:
+    def _converse(
+        self, connection: _socket.socket, request: wire.Message, descriptors: list[int]
+    ) -> wire.Message | None:
         """Ask to enter; returns the agent's decision, None when it went away before."""
         try:
             try:
-                self._ask(connection)
+                wire.send(connection, request, descriptors)
             except (BrokenPipeError, ConnectionResetError):
                 return self._wait(connection)  # the agent may have said why it would not listen
             self._witness.start(connection)  # while the agent works
@@ -100,7 +105,8 @@ class Step:
         except (OSError, wire.WireError):
             return None
 
-    def _ask(self, connection: _socket.socket) -> None:
+    def _request(self) -> tuple[wire.Message, list[int]]:
+        """Return the message that asks to enter, and the descriptors that go with it."""
         numbers = _inherited_descriptors()
         fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
@@ -112,15 +118,13 @@ class Step:
             fields.append(("script", b"1"))
             if not batch_script.has_command(script):
                 fields.append(("idle", b"1"))
-        try:
-            wire.send(connection, wire.Message("enter", fields), numbers)
-        finally:
-            if script is not None:
-                os.close(script)
+        return wire.Message("enter", fields), numbers
 
     def _wait(self, connection: _socket.socket) -> wire.Message | None:
         while True:
             message, _ = wire.receive(connection)
+            if message is not None:
+                self._deadline = time.monotonic() + AGENT_TIMEOUT_S
             if message is None or message.kind != "waiting":
                 return message
             self._say(message.first("text"))

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -130,7 +131,10 @@ def agents(monkeypatch, tmp_path):
 
         def serve():
             for agent in agents:
-                connection, _ = listener.accept()
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    break  # nobody asks any more
                 with connection:
                     agent(connection)
             listener.close()
@@ -142,6 +146,8 @@ def agents(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "_inherited_descriptors", list)
         environment = {b"BIG": b"x" * 1_000_000}
         code = run.Step(os.fsencode(tmp_path / "agent.sock"), environment).run()
+        if thread.is_alive():
+            listener.shutdown(socket.SHUT_RDWR)
         thread.join()
         return code
 
@@ -166,3 +172,38 @@ def test_a_busy_agent_is_asked_again(agents, capfd):
     assert agents(saying("busy", b"full"), saying("busy", b"full"), saying("failed", b"no")) == 3
     said = capfd.readouterr().err.splitlines()
     assert said == ["sbridge: full; waiting for the sbridge agent of this node", "sbridge: no"]
+
+
+def test_agents_that_never_answer_are_not_asked_for_ever(agents, capfd, monkeypatch):
+    monkeypatch.setattr(run, "AGENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(run, "_RETRY_S", 0.05)
+
+    asked = []
+    assert agents(*[asked.append] * 40) == 1
+    assert len(asked) < 40
+    assert "no sbridge agent answers" in capfd.readouterr().err
+
+
+def test_an_agent_that_says_something_gets_the_whole_time_again(agents, capfd, monkeypatch):
+    monkeypatch.setattr(run, "AGENT_TIMEOUT_S", 0.4)
+
+    def pulling(connection):
+        time.sleep(0.3)
+        wire.send(connection, wire.Message("waiting", [("text", b"pulling")]))
+
+    assert agents(pulling, pulling, pulling, saying("failed", b"no")) == 3
+
+
+def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch):
+    connected = []
+    read = run.batch_script.has_command
+    monkeypatch.setattr(
+        run.batch_script, "has_command", lambda script: connected.append(False) or read(script)
+    )
+
+    def agent(connection):
+        connected.append(True)
+        saying("failed", b"no")(connection)
+
+    agents(agent)
+    assert connected == [False, True]
