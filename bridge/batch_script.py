@@ -5,6 +5,7 @@ looks for a command; it or the keeper's child runs the file, as the job's user a
 is, perhaps inside a sandbox's file system. So this imports little, and nothing later.
 """
 
+import errno
 import os
 import stat
 
@@ -22,8 +23,8 @@ class UnrunnableError(Exception):
     """The file of #K8S_SCRIPT cannot be run; the text is for the user, the exit code a shell's."""
 
     def __init__(self, file: bytes, reason: str, exit_code: int = NOT_RUNNABLE) -> None:
-        name = "".join(c if c.isprintable() else "?" for c in os.fsdecode(file))
-        super().__init__(f"K8S_SCRIPT={name}: {reason}")
+        text = f"K8S_SCRIPT={os.fsdecode(file)}: {reason}"
+        super().__init__("".join(c if c.isprintable() else "?" for c in text))
         self.exit_code = exit_code
 
 
@@ -53,6 +54,17 @@ def substitute(argv: list[bytes], file: bytes, environment: dict[bytes, bytes]) 
     return [*_interpreter(file, environment), file, *arguments]
 
 
+def cannot_start(file: bytes, argv: list[bytes], error: OSError) -> UnrunnableError:
+    """Return why the kernel refused to execute `argv`, which `substitute` made for `file`."""
+    code = NOT_FOUND if error.errno == errno.ENOENT else NOT_RUNNABLE
+    reason = error.strerror or "cannot be started"
+    if argv[0] != file:
+        reason = f"its interpreter {os.fsdecode(argv[0])} cannot be started: {reason}"
+    elif error.errno == errno.ENOENT:
+        reason = "is a program whose loader is missing here; it was built for another system"
+    return UnrunnableError(file, reason, code)
+
+
 def interpreter_argv(line: bytes) -> list[bytes]:
     """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
     text = line.strip(_BLANKS)
@@ -74,6 +86,8 @@ def _interpreter(file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
     line = head[2:].partition(b"\n")[0] if head.startswith(b"#!") else b""
     if line.endswith(b"\r"):
         raise UnrunnableError(file, "has Windows line ends (CR LF); save it with Unix ones (LF)")
+    if b"\0" in line:
+        raise UnrunnableError(file, "has a NUL byte in its #! line; type that line anew")
     if line.strip():
         return interpreter_argv(line)
     suffix = os.path.splitext(file)[1].lower()

@@ -140,8 +140,9 @@ class Step:
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
         self._go_to(answer.first("cwd"))
+        file = answer.first("file")
         try:
-            argv = answer.every("arg") + self._argv_for(answer.first("file"))
+            argv = answer.every("arg") + self._argv_for(file)
         except batch_script.UnrunnableError as error:
             return _fail(str(error), error.exit_code)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
@@ -149,6 +150,9 @@ class Step:
         try:
             os.execve(argv[0], argv, self._environment)
         except OSError as error:
+            if file:
+                refusal = batch_script.cannot_start(file, argv, error)
+                return _fail(str(refusal), refusal.exit_code)
             # As slurmstepd does when it cannot start a script: the errno is the exit code.
             return _fail(
                 f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE

@@ -413,9 +413,17 @@ class _Child:
             os.dup2(descriptor, number, inheritable=True)
 
     def _exec(self) -> None:
-        argv = self._argv
-        if self._file:
-            argv = batch_script.substitute(argv, self._file, self._environment)
+        if not self._file:
+            return self._exec_or_fall_back(self._argv)
+        argv = batch_script.substitute(self._argv, self._file, self._environment)
+        try:
+            if argv[0] == self._file:  # a program, whatever it is called
+                os.execve(argv[0], argv, self._environment)
+            self._exec_or_fall_back(argv)
+        except OSError as error:
+            raise batch_script.cannot_start(self._file, argv, error) from None
+
+    def _exec_or_fall_back(self, argv: list[bytes]) -> None:
         if not self._lacks_shell(argv):
             try:
                 os.execve(argv[0], argv, self._environment)

@@ -1,5 +1,7 @@
+import errno
 import os
 import random
+import re
 
 import pytest
 
@@ -114,6 +116,7 @@ def test_a_file_runs_by_its_own_line_else_by_its_kind(make, name, content, mode,
         ("x.R", b"print(1)\n", 0o644, 126, "begins with no #! line"),
         ("x.sh", b"#!/bin/sh\r\necho\r\n", 0o644, 126, "Windows line ends"),
         ("program", b"\x7fELF\x02", 0o644, 126, "chmod +x"),
+        ("x", b"#!/bin/sh\0x\necho\n", 0o755, 126, "NUL byte in its #! line"),
     ],
 )
 def test_what_cannot_run_is_said_with_a_shells_exit_code(
@@ -124,6 +127,24 @@ def test_what_cannot_run_is_said_with_a_shells_exit_code(
         batch_script.substitute(ARGV, file, ENVIRONMENT)
     assert caught.value.exit_code == exit_code
     assert f"K8S_SCRIPT={os.fsdecode(file)}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "exit_code", "words"),
+    [
+        (b"/opt/python", errno.ENOENT, 127, "interpreter /opt/python cannot be started: No such"),
+        (b"/opt/python", errno.EACCES, 126, "interpreter /opt/python cannot be started: Perm"),
+        (b"/opt/a\nb", errno.ENOENT, 127, "interpreter /opt/a[?]b"),
+        (b"/x", errno.ENOENT, 127, "is a program whose loader is missing here"),
+        (b"/x", errno.EACCES, 126, "Permission denied"),
+        (b"/x", errno.ENOEXEC, 126, "Exec format error"),
+    ],
+)
+def test_what_the_kernel_refuses_has_a_shells_exit_code(program, number, exit_code, words):
+    error = OSError(number, os.strerror(number))
+    refusal = batch_script.cannot_start(b"/x", [program, b"/x"], error)
+    assert refusal.exit_code == exit_code
+    assert re.match(f"K8S_SCRIPT=/x: .*{words}", str(refusal))
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path):

@@ -1,5 +1,6 @@
 """sbridge-run's own pieces; the whole of it is tested with real Slurm."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -109,6 +110,34 @@ def test_a_file_that_is_not_there_ends_the_step_like_a_shell(become, capfd):
     assert capfd.readouterr().err.startswith("sbridge: K8S_SCRIPT=/no/such.py: No such file")
 
 
+@pytest.mark.parametrize(
+    ("content", "exit_code", "words"),
+    [
+        (b"#!/no/such/python\n", 127, "interpreter /no/such/python cannot be started: No such"),
+        (b"#!/etc/passwd\n", 126, "interpreter /etc/passwd cannot be started: Permission denied"),
+        (b"#!/bin/sh\0x\n", 126, "NUL byte"),
+        (b"\x7fELFgarbage", 126, "Exec format error"),
+        (None, 127, "loader is missing"),
+    ],
+)
+def test_a_file_that_does_not_start_ends_the_step_like_a_shell(
+    tmp_path, capfd, monkeypatch, program_without_loader, content, exit_code, words
+):
+    file = tmp_path / "bash"  # a name is no reason to try another shell
+    file.write_bytes(program_without_loader if content is None else content)
+    file.chmod(0o755)
+    monkeypatch.setattr("sys.argv", ["sbridge-run", "/bin/sh", os.fsdecode(SCRIPT)])
+    answer = wire.Message("exec", [("file", os.fsencode(file))])
+
+    def action():
+        return run.Step(b"/nowhere", {b"PATH": b"/usr/bin"})._become(answer)
+
+    assert in_own_group(action) == exit_code
+    said = capfd.readouterr().err
+    assert said.startswith(f"sbridge: K8S_SCRIPT={file}: ")
+    assert words in said
+
+
 def test_a_step_without_a_sandbox_goes_to_its_working_directory(become, tmp_path, capfd):
     (tmp_path / "there").mkdir()
     become(("cwd", os.fsencode(tmp_path / "there")))
@@ -146,7 +175,7 @@ def agents(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "_inherited_descriptors", list)
         environment = {b"BIG": b"x" * 1_000_000}
         code = run.Step(os.fsencode(tmp_path / "agent.sock"), environment).run()
-        if thread.is_alive():
+        with contextlib.suppress(OSError):  # all agents had their turn
             listener.shutdown(socket.SHUT_RDWR)
         thread.join()
         return code
