@@ -15,6 +15,7 @@ NOT_RUNNABLE, NOT_FOUND = 126, 127  # a shell's exit codes
 _DEFAULT_PATH = b"/usr/bin:/bin"
 _BLANKS = b" \t"
 _PROGRAM = b"\x7fELF"
+_UTF8_MARK = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -84,13 +85,10 @@ def find(program: bytes, environment: dict[bytes, bytes]) -> bytes | None:
 def _interpreter(file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
     head = _head(file)
     line = head[2:].partition(b"\n")[0] if head.startswith(b"#!") else b""
-    if line.endswith(b"\r"):
-        raise UnrunnableError(file, "has Windows line ends (CR LF); save it with Unix ones (LF)")
-    if b"\0" in line:
-        raise UnrunnableError(file, "has a NUL byte in its #! line; type that line anew")
+    suffix = os.path.splitext(file)[1].lower()
+    _refuse_spoiled_text(file, head, line, suffix)
     if line.strip():
         return interpreter_argv(line)
-    suffix = os.path.splitext(file)[1].lower()
     if suffix == b".py":
         return [_python(file, environment)]
     if suffix == b".sh":
@@ -101,6 +99,17 @@ def _interpreter(file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
     if not os.access(file, os.X_OK):
         raise UnrunnableError(file, "is a program that may not be executed; chmod +x it")
     return []
+
+
+def _refuse_spoiled_text(file: bytes, head: bytes, line: bytes, suffix: bytes) -> None:
+    """Raise `UnrunnableError` for what Windows editors do to a script; Python's own copes."""
+    if head.startswith(_UTF8_MARK) and suffix != b".py":
+        reason = "begins with a byte order mark; save it as UTF-8 without BOM"
+        raise UnrunnableError(file, reason)
+    if line.endswith(b"\r") or (not line and suffix == b".sh" and b"\r\n" in head):
+        raise UnrunnableError(file, "has Windows line ends (CR LF); save it with Unix ones (LF)")
+    if b"\0" in line:
+        raise UnrunnableError(file, "has a NUL byte in its #! line; type that line anew")
 
 
 def _head(file: bytes) -> bytes:
