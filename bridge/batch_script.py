@@ -12,6 +12,7 @@ import stat
 NAME = b"slurm_script"
 NOT_RUNNABLE, NOT_FOUND = 126, 127  # a shell's exit codes
 
+_INSIDE = "; inside an image there are its own files and your site's shared folders only"
 _DEFAULT_PATH = b"/usr/bin:/bin"
 _BLANKS = b" \t"
 _PROGRAM = b"\x7fELF"
@@ -43,16 +44,22 @@ def has_command(script: int) -> bool:
         return any(line.strip()[:1] not in (b"", b"#") for line in file)
 
 
-def substitute(argv: list[bytes], file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
+def substitute(
+    argv: list[bytes], file: bytes, environment: dict[bytes, bytes], *, is_inside: bool = False
+) -> list[bytes]:
     """Return the argv that runs `file` in the place of the batch script in `argv`.
 
     The file runs by its own #! line, executable or not (a NAS may know no such right); else
-    by its suffix, `.py` or `.sh`; else by itself when it is a program. Raises
-    `UnrunnableError`.
+    by its suffix, `.py` or `.sh`; else by itself when it is a program. `is_inside`: the file
+    system is a sandbox's. Raises `UnrunnableError`.
     """
     index = position(argv)
     arguments = [] if index is None else argv[index + 1 :]
-    return [*_interpreter(file, environment), file, *arguments]
+    try:
+        return [*_interpreter(file, environment), file, *arguments]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        reason = f"{error.strerror}{_INSIDE if is_inside else ''}"
+        raise UnrunnableError(file, reason, NOT_FOUND) from None
 
 
 def cannot_start(file: bytes, argv: list[bytes], error: OSError) -> UnrunnableError:
@@ -115,10 +122,8 @@ def _refuse_spoiled_text(file: bytes, head: bytes, line: bytes, suffix: bytes) -
 def _head(file: bytes) -> bytes:
     try:
         descriptor = os.open(file, _OPEN)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        # The usual reason is an image; nothing here tells whether there is one.
-        reason = f"{error.strerror}; inside an image there are its own files and your site's "
-        raise UnrunnableError(file, reason + "shared folders only", NOT_FOUND) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise  # what to say depends on where this is
     except OSError as error:
         raise UnrunnableError(file, error.strerror or "cannot be opened") from None
     try:

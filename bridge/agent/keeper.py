@@ -415,7 +415,7 @@ class _Child:
     def _exec(self) -> None:
         if not self._file:
             return self._exec_or_fall_back(self._argv)
-        argv = batch_script.substitute(self._argv, self._file, self._environment)
+        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
         try:
             if argv[0] == self._file:  # a program, whatever it is called
                 os.execve(argv[0], argv, self._environment)

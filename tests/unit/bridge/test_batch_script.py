@@ -151,10 +151,14 @@ def test_what_the_kernel_refuses_has_a_shells_exit_code(program, number, exit_co
     assert re.match(f"K8S_SCRIPT=/x: .*{words}", str(refusal))
 
 
-def test_a_file_that_is_not_there_is_not_found(tmp_path):
-    with pytest.raises(UnrunnableError, match="No such file or directory") as caught:
-        batch_script.substitute(ARGV, os.fsencode(tmp_path / "no.py"), ENVIRONMENT)
+@pytest.mark.parametrize("name", ["no.py", "file/no.py"])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_file_that_is_not_there_is_not_found(make, name, is_inside):
+    file = os.path.join(os.path.dirname(make("file")), os.fsencode(name))
+    with pytest.raises(UnrunnableError, match=r"No such file|Not a directory") as caught:
+        batch_script.substitute(ARGV, file, ENVIRONMENT, is_inside=is_inside)
     assert caught.value.exit_code == 127
+    assert ("inside an image" in str(caught.value)) is is_inside
 
 
 def test_a_missing_python_is_named(make):

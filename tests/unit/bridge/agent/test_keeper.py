@@ -81,3 +81,9 @@ def test_a_batch_script_keeps_the_kernels_own_word(started):
     made, _ = child(argv=(b"/no/such/python", SCRIPT))
     with pytest.raises(FileNotFoundError, match="the image has no /no/such/python"):
         made._exec()
+
+
+def test_a_file_that_is_not_inside_is_said_to_be_looked_for_there(started):
+    made, _ = child(b"/no/such/x.py")
+    with pytest.raises(batch_script.UnrunnableError, match="inside an image"):
+        made._exec()
