@@ -153,17 +153,24 @@ class _Keeper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         copy = os.open(draft, flags, 0o500)
         try:
-            size = 0
-            while size < _SCRIPT_LIMIT_BYTES:
-                chunk = os.pread(self._entry.script, 1 << 20, size)
-                if not chunk:
-                    break
-                size += os.write(copy, chunk)
-            os.fchown(copy, int(self._entry.message.first("uid")), -1)
+            self._copy_script(copy)
+            os.rename(draft, target)
+        except BaseException:
+            os.unlink(draft)  # it does not count against the user's quota
+            raise
         finally:
             os.close(copy)
             os.close(self._entry.script)
-        os.rename(draft, target)
+
+    def _copy_script(self, copy: int) -> None:
+        assert self._entry.script is not None
+        size = 0
+        while size < _SCRIPT_LIMIT_BYTES:
+            chunk = os.pread(self._entry.script, 1 << 20, size)
+            if not chunk:
+                break
+            size += os.write(copy, chunk)
+        os.fchown(copy, int(self._entry.message.first("uid")), -1)
 
     def _hold(self, wakeup: int, trouble: int) -> None:
         poll = select.poll()

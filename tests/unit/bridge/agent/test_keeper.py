@@ -1,10 +1,12 @@
 """What the keeper's child does at the end, without a sandbox: here nothing is entered."""
 
+import errno
 import os
+import socket
 
 import pytest
 
-from bridge import batch_script
+from bridge import batch_script, wire
 from bridge.agent import keeper
 
 SCRIPT = b"/spool/job00001/slurm_script"
@@ -87,3 +89,36 @@ def test_a_file_that_is_not_inside_is_said_to_be_looked_for_there(started):
     made, _ = child(b"/no/such/x.py")
     with pytest.raises(batch_script.UnrunnableError, match="inside an image"):
         made._exec()
+
+
+def keeper_of(script, target):
+    """Return a keeper that has the batch script `script` to show at `target`."""
+    message = wire.Message("enter", [("uid", b"%d" % os.getuid()), ("script_copy", target)])
+    connection = socket.socket()
+    entry = keeper.Entry(message, connection, -1, -1, os.open(script, os.O_RDONLY), [])
+    return keeper._Keeper(entry)
+
+
+def test_the_batch_script_is_copied_to_where_the_sandbox_shows_it(tmp_path):
+    script = tmp_path / "script"
+    script.write_bytes(b"#!/bin/sh\n" * 9)
+    made = keeper_of(script, os.fsencode(tmp_path / "copy"))
+    with made._connection:
+        made._spool_script()
+    assert (tmp_path / "copy").read_bytes() == script.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "script"]
+
+
+@pytest.mark.parametrize("call", ["write", "fchown", "rename"])
+def test_a_copy_of_the_batch_script_that_fails_leaves_nothing(tmp_path, monkeypatch, call):
+    script = tmp_path / "script"
+    script.write_bytes(b"#!/bin/sh\n")
+    made = keeper_of(script, os.fsencode(tmp_path / "copy"))
+
+    def fail(*arguments):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, call, fail)
+    with made._connection, pytest.raises(OSError, match="quota"):
+        made._spool_script()
+    assert list(tmp_path.iterdir()) == [script]
