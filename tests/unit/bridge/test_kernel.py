@@ -96,7 +96,7 @@ def test_a_users_cgroup_cannot_pass_for_another(monkeypatch, line_end):
 def test_a_users_mount_of_any_name_hides_no_cgroup_hierarchy(monkeypatch, tmp_path, line_end):
     lines = [
         b"24 1 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
-        b"90 1 0:90 / /home/u/x%sy rw - fuse.u u rw" % line_end,
+        b"90 1 0:90 / /home/alice/x%sy rw - fuse.u u rw" % line_end,
         b"",
     ]
     mountinfo = tmp_path / "mountinfo"
