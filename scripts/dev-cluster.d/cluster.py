@@ -158,11 +158,18 @@ def slot_ports(slot: int) -> range:
 
 def state_folder() -> Path:
     """Return the state folder that was asked for, refusing those that cannot work."""
-    state = Path(os.environ.get("SBRIDGE_DEV_STATE") or DEFAULT_STATE).resolve()
+    asked = os.path.abspath(os.environ.get("SBRIDGE_DEV_STATE") or DEFAULT_STATE)
+    state = Path(asked).resolve()
     if not re.fullmatch(r"/[A-Za-z0-9._/-]+", str(state)):
         raise Failure(f"SBRIDGE_DEV_STATE must be a plain absolute path, not {str(state)!r}.")
     if len(str(state)) > 60:
         raise Failure(f"{state}: longer than 60 characters; unix sockets in it could not be used.")
+    if asked != str(state):
+        raise Failure(f"{asked} leads through a link to {state}; name that folder itself.")
+    if state.exists() and state.stat().st_uid != 0:
+        raise Failure(
+            f"{state} belongs to uid {state.stat().st_uid}, who could change what root runs."
+        )
     return state
 
 
