@@ -11,7 +11,7 @@ import cgroups
 from cluster import MARK, Cluster, slot_ports
 from commands import attempt, wait_until
 from daemon import recorded
-from machine import listening_ports
+from machine import listening_ports, may_use_slot
 from processes import STOP_TIMEOUT_S, all_pids, ancestors, command_line, parent_of, send
 from roster import BASE_DAEMONS
 
@@ -21,7 +21,7 @@ COLLECTED_TIMEOUT_S = 5.0
 
 def pods(cluster: Cluster) -> list[str]:
     """Return the ids of the cluster's pods."""
-    if not (cluster.state / "podman/root/libpod").is_dir():
+    if not _has_podman_storage(cluster):
         return []
     return _podman(cluster, "pod", "ps", "--quiet", "--no-trunc").split()
 
@@ -46,9 +46,11 @@ def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
         for line in Path("/proc/net/unix").read_text().splitlines()
         if line.split()[-1].startswith(f"{cluster.state}/")
     }
-    open_ports = listening_ports() & set(slot_ports(cluster.slot))
+    ports = slot_ports(cluster.slot) if may_use_slot(cluster) else ()
+    open_ports = listening_ports() & set(ports)
     return [
         *(f"process {pid}: {command_line(pid)}" for pid in sorted(_job_processes(cluster))),
+        *(f"container {name}" for name in _containers(cluster)),
         *(f"mount {path}" for path in _mounts(cluster)),
         *(f"cgroup {path}" for path in _job_cgroups(cluster, pod_ids)),
         *(f"socket {path}" for path in sorted(open_sockets)),
@@ -70,7 +72,12 @@ def _remove_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> int:
 
 
 def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:
-    return [*cgroups.of_nodes(cluster.nodes), *cgroups.of_pods(pod_ids)]
+    return [*cgroups.of_nodes(_nodes(cluster)), *cgroups.of_pods(pod_ids)]
+
+
+def _nodes(cluster: Cluster) -> list[str]:
+    """Return the nodes' names, as far as they have not become those of another cluster."""
+    return cluster.nodes if may_use_slot(cluster) else []
 
 
 def _job_processes(cluster: Cluster) -> set[int]:
@@ -83,7 +90,7 @@ def _job_processes(cluster: Cluster) -> set[int]:
     """
     parents = {pid: parent_of(pid) for pid in all_pids()}
     chosen = {pid for pid in parents if _belongs(cluster, pid)}
-    chosen |= cgroups.pids(cgroups.of_nodes(cluster.nodes))
+    chosen |= cgroups.pids(cgroups.of_nodes(_nodes(cluster)))
     while children := {pid for pid, parent in parents.items() if parent in chosen} - chosen:
         chosen |= children
     return chosen - ancestors(parents) - _base_daemons(cluster)
@@ -133,13 +140,27 @@ def _kill_processes(cluster: Cluster) -> int:
 
 
 def _remove_containers(cluster: Cluster) -> int:
-    if not (cluster.state / "podman/root/libpod").is_dir():
-        return 0
-    containers = _podman(cluster, "ps", "--all", "--quiet").split()
-    if containers:
-        _podman(cluster, "pod", "rm", "--all", "--force", "--time=0")
-        _podman(cluster, "rm", "--all", "--force", "--time=0")
+    containers = _containers(cluster)
+
+    def none_left() -> bool:
+        # Podman 4.3.1 fails once at a container whose conmon was killed: it is "stopping" then.
+        if _containers(cluster):
+            _podman(cluster, "pod", "rm", "--all", "--force", "--time=0")
+            _podman(cluster, "rm", "--all", "--force", "--time=0")
+        return not _containers(cluster)
+
+    wait_until(none_left, STOP_TIMEOUT_S)
     return len(containers)
+
+
+def _containers(cluster: Cluster) -> list[str]:
+    if not _has_podman_storage(cluster):
+        return []
+    return _podman(cluster, "ps", "--all", "--quiet").split()
+
+
+def _has_podman_storage(cluster: Cluster) -> bool:
+    return (cluster.state / "podman/root/libpod").is_dir()
 
 
 def _podman(cluster: Cluster, *arguments: str) -> str:

@@ -32,19 +32,19 @@ def _registry() -> Iterator[dict[str, Any]]:
     REGISTRY_LOCK.parent.mkdir(parents=True, exist_ok=True)
     with REGISTRY_LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        record: dict[str, Any] = {"slots": {}, "made": []}
-        with contextlib.suppress(FileNotFoundError):
-            record = json.loads(REGISTRY.read_text())
+        saved = REGISTRY.read_text() if REGISTRY.exists() else ""
+        record: dict[str, Any] = json.loads(saved) if saved else {"slots": {}, "made": []}
         slots = record["slots"]
         for slot in [slot for slot, state in slots.items() if not Path(state).is_dir()]:
             del slots[slot]
         try:
             yield record
         finally:
-            if slots or record["made"]:
-                write(REGISTRY, json.dumps(record))
-            else:
+            text = json.dumps(record) if slots or record["made"] else ""
+            if not text:
                 REGISTRY.unlink(missing_ok=True)
+            elif text != saved:
+                write(REGISTRY, text)
 
 
 def claim_slot(state: Path, wanted: int | None) -> int:
@@ -61,6 +61,12 @@ def claim_slot(state: Path, wanted: int | None) -> int:
                 return candidate
     ports = f"{slot_ports(0)[0]} and {slot_ports(SLOTS - 1)[-1]}"
     raise Failure(f"All {SLOTS} slots of this machine are taken: no free ports between {ports}.")
+
+
+def may_use_slot(cluster: Cluster) -> bool:
+    """Whether nobody else holds the slot that this cluster has or had before its last `down`."""
+    with _registry() as record:
+        return record["slots"].get(str(cluster.slot), str(cluster.state)) == str(cluster.state)
 
 
 def _is_free(slot: int) -> bool:
@@ -98,7 +104,8 @@ def make_users() -> str:
 def release(cluster: Cluster) -> list[str]:
     """Give the slot back; whoever is last removes the users and groups that were made."""
     with _registry() as record:
-        record["slots"].pop(str(cluster.slot), None)
+        if record["slots"].get(str(cluster.slot)) == str(cluster.state):
+            del record["slots"][str(cluster.slot)]
         if record["slots"]:
             return []
         removed = list(reversed(record["made"]))
