@@ -60,15 +60,16 @@ class Step:
         self._argv = [*batch_script.interpreter_argv(interpreter), *rest]
         self._said = b""
         self._witness = Witness()
+        self._deadline = time.monotonic() + AGENT_TIMEOUT_S  # later once an agent says something
 
     def run(self) -> int:
         """Go through the states; returns the exit code, or does not return."""
-        while True:
-            connection = self._connect(time.monotonic() + AGENT_TIMEOUT_S)
+        request, descriptors = self._request()  # before an agent is there to wait for it
+        while time.monotonic() < self._deadline:
+            connection = self._connect()
             if connection is None:
-                where = os.fsdecode(self._address)
-                return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
-            answer = self._converse(connection)
+                break
+            answer = self._converse(connection, request, descriptors)
             if answer is not None and answer.kind == "entered":
                 return self._accompany(connection)
             connection.close()
@@ -77,9 +78,11 @@ class Step:
                 return self._obey(answer)
             self._say(answer.first("text") + _BUSY if answer else _AWAY)
             time.sleep(_RETRY_S)
+        where = os.fsdecode(self._address)
+        return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
 
-    def _connect(self, deadline: float) -> _socket.socket | None:
-        while time.monotonic() < deadline:
+    def _connect(self) -> _socket.socket | None:
+        while time.monotonic() < self._deadline:
             connection = _above_stdio(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM))
             try:
                 connection.connect(self._address)
@@ -90,11 +93,13 @@ class Step:
                 time.sleep(_RETRY_S)
         return None
 
-    def _converse(self, connection: _socket.socket) -> wire.Message | None:
+    def _converse(
+        self, connection: _socket.socket, request: wire.Message, descriptors: list[int]
+    ) -> wire.Message | None:
         """Ask to enter; returns the agent's decision, None when it went away before."""
         try:
             try:
-                self._ask(connection)
+                wire.send(connection, request, descriptors)
             except (BrokenPipeError, ConnectionResetError):
                 return self._wait(connection)  # the agent may have said why it would not listen
             self._witness.start(connection)  # while the agent works
@@ -102,7 +107,8 @@ class Step:
         except (OSError, wire.WireError):
             return None
 
-    def _ask(self, connection: _socket.socket) -> None:
+    def _request(self) -> tuple[wire.Message, list[int]]:
+        """Return the message that asks to enter, and the descriptors that go with it."""
         numbers = _inherited_descriptors()
         fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
@@ -114,15 +120,13 @@ class Step:
             fields.append(("script", b"1"))
             if not batch_script.has_command(script):
                 fields.append(("idle", b"1"))
-        try:
-            wire.send(connection, wire.Message("enter", fields), numbers)
-        finally:
-            if script is not None:
-                os.close(script)
+        return wire.Message("enter", fields), numbers
 
     def _wait(self, connection: _socket.socket) -> wire.Message | None:
         while True:
             message, _ = wire.receive(connection)
+            if message is not None:
+                self._deadline = time.monotonic() + AGENT_TIMEOUT_S
             if message is None or message.kind != "waiting":
                 return message
             self._say(message.first("text"))
@@ -138,8 +142,9 @@ class Step:
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
         self._go_to(answer.first("cwd"))
+        file = answer.first("file")
         try:
-            argv = answer.every("arg") + self._argv_for(answer.first("file"))
+            argv = answer.every("arg") + self._argv_for(file)
         except batch_script.UnrunnableError as error:
             return _fail(str(error), error.exit_code)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
@@ -147,6 +152,9 @@ class Step:
         try:
             os.execve(argv[0], argv, self._environment)
         except OSError as error:
+            if file:
+                refusal = batch_script.cannot_start(file, argv, error)
+                return _fail(str(refusal), refusal.exit_code)
             # As slurmstepd does when it cannot start a script: the errno is the exit code.
             return _fail(
                 f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE

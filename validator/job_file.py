@@ -59,6 +59,7 @@ def validate(content: bytes, limits: Limits) -> JobFile:
         *(found for part in head.components[1:] for found in options.read(part)[1]),
         *directive_findings,
         *_body_findings(content, head, asked),
+        *_idle_findings(content, head, asked, directive_lines),
     ]
     return JobFile(tuple(_bounded(findings)), facts, asked, directive_lines)
 
@@ -123,6 +124,25 @@ def _body_findings(content: bytes, head: Header, asked: Directives) -> list[Find
     if _interpreter(content) and not head.has_body and not asked.script:
         findings.append(warning("no_command"))
     return findings
+
+
+def _idle_findings(
+    content: bytes, head: Header, asked: Directives, lines: dict[str, int]
+) -> list[Finding]:
+    """Tell of directives that will do nothing in this file."""
+    findings = []
+    if asked.script and head.has_body and not _names_script(content, asked.script):
+        findings.append(warning("script_not_named", lines["SCRIPT"]))
+    if asked.runtime not in ("", "host") and not asked.image:
+        findings.append(warning("runtime_without_image", lines["RUNTIME"], runtime=asked.runtime))
+    return findings
+
+
+def _names_script(content: bytes, script: str) -> bool:
+    """Whether a command (or at least a line that is no comment) names the file of K8S_SCRIPT."""
+    words = (b"K8S_SCRIPT", script.encode("utf-8", "surrogateescape"))
+    named = (line.lstrip(_BLANK_BYTES) for line in content.split(b"\n"))
+    return any(line[:1] != b"#" and any(word in line for word in words) for line in named)
 
 
 def _bounded(findings: Sequence[Finding]) -> list[Finding]:

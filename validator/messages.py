@@ -220,6 +220,18 @@ _DIRECTIVES = {
         "“{directive}”은(는) 첫 명령보다 뒤에 있어 효력이 없습니다. #SBATCH 줄이 있는 위쪽으로 "
         "옮겨 주세요.",
     ),
+    "script_not_named": Entry(
+        "No command in the file names the script of K8S_SCRIPT, which runs by itself only in a "
+        'file without commands. Write "$K8S_SCRIPT" where it is to run, or remove the commands.',
+        "K8S_SCRIPT에 적은 스크립트를 부르는 명령이 없습니다. 이 스크립트는 명령이 하나도 없는 "
+        '파일에서만 저절로 실행됩니다. 실행할 곳에 "$K8S_SCRIPT"를 적거나 명령을 지워 주세요.',
+    ),
+    "runtime_without_image": Entry(
+        "K8S_RUNTIME={runtime} has no effect without an image; the job runs directly on the node. "
+        "Add a line #K8S_IMAGE=…, or remove this one.",
+        "K8S_RUNTIME={runtime}은(는) 이미지가 없으면 효력이 없고, 작업은 노드에서 직접 실행됩니다. "
+        "#K8S_IMAGE=… 줄을 넣거나 이 줄을 지워 주세요.",
+    ),
     "script_missing": Entry(
         "The script that K8S_SCRIPT names does not exist: {path}. Check the path; capital and "
         "small letters matter.",

@@ -15,12 +15,15 @@ SCHEMA = "sbridge-receipt/1"
 
 # The folder gets its name when the first results come.
 _RESULTS_NOTE = {
-    "en": "Where the results will be. If a folder of that name was there before, or the job is "
-    "started again, they are in {job_id}_2, {job_id}_3 …; yours is the folder whose "
-    "job_summary.json has the same tag as this receipt.",
-    "ko": "결과가 저장될 폴더입니다. 같은 이름의 폴더가 이미 있었거나 작업이 다시 시작되면 "
-    "{job_id}_2, {job_id}_3 …에 저장됩니다. job_summary.json의 tag가 이 접수증의 tag와 같은 폴더가 "
-    "이 작업의 결과입니다.",
+    "en": "Where the results will be, or in {job_id}_2, {job_id}_3 … where a folder of that name "
+    "was there before. Yours is the folder whose job_summary.json has the same tag as this "
+    "receipt. Of an array each task has such a folder, called by its own job_id. A job that was "
+    "started again has one for each run; of several with the same job_id the one with the highest "
+    "restart counts.",
+    "ko": "결과가 저장될 폴더입니다. 같은 이름의 폴더가 이미 있었으면 {job_id}_2, {job_id}_3 …에 "
+    "저장됩니다. job_summary.json의 tag가 이 접수증의 tag와 같은 폴더가 이 작업의 결과입니다. 배열 "
+    "작업은 태스크마다 그 태스크의 job_id로 된 폴더가 따로 있습니다. 다시 시작된 작업은 실행할 "
+    "때마다 폴더가 생기며, job_id가 같은 폴더 가운데 restart가 가장 큰 것이 최종 결과입니다.",
 }
 
 

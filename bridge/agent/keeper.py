@@ -153,17 +153,24 @@ class _Keeper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         copy = os.open(draft, flags, 0o500)
         try:
-            size = 0
-            while size < _SCRIPT_LIMIT_BYTES:
-                chunk = os.pread(self._entry.script, 1 << 20, size)
-                if not chunk:
-                    break
-                size += os.write(copy, chunk)
-            os.fchown(copy, int(self._entry.message.first("uid")), -1)
+            self._copy_script(copy)
+            os.rename(draft, target)
+        except BaseException:
+            os.unlink(draft)  # it does not count against the user's quota
+            raise
         finally:
             os.close(copy)
             os.close(self._entry.script)
-        os.rename(draft, target)
+
+    def _copy_script(self, copy: int) -> None:
+        assert self._entry.script is not None
+        size = 0
+        while size < _SCRIPT_LIMIT_BYTES:
+            chunk = os.pread(self._entry.script, 1 << 20, size)
+            if not chunk:
+                break
+            size += os.write(copy, chunk)
+        os.fchown(copy, int(self._entry.message.first("uid")), -1)
 
     def _hold(self, wakeup: int, trouble: int) -> None:
         poll = select.poll()
@@ -412,9 +419,17 @@ class _Child:
             os.dup2(descriptor, number, inheritable=True)
 
     def _exec(self) -> None:
-        argv = self._argv
-        if self._file:
-            argv = batch_script.substitute(argv, self._file, self._environment)
+        if not self._file:
+            return self._exec_or_fall_back(self._argv)
+        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
+        try:
+            if argv[0] == self._file:  # a program, whatever it is called
+                os.execve(argv[0], argv, self._environment)
+            self._exec_or_fall_back(argv)
+        except OSError as error:
+            raise batch_script.cannot_start(self._file, argv, error) from None
+
+    def _exec_or_fall_back(self, argv: list[bytes]) -> None:
         if not self._lacks_shell(argv):
             try:
                 os.execve(argv[0], argv, self._environment)

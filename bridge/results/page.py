@@ -42,7 +42,7 @@ _LABELS: dict[str, dict[str, str]] = {
     "restart": {"en": "Started again", "ko": "재시작 횟수"},
     "image": {"en": "Image", "ko": "이미지"},
     "workdir": {"en": "Working directory", "ko": "작업 디렉터리"},
-    "script": {"en": "Script", "ko": "스크립트"},
+    "script": {"en": "Named by K8S_SCRIPT", "ko": "K8S_SCRIPT에 적은 파일"},
     "state": {"en": "Slurm state", "ko": "Slurm 상태"},
     "max_rss": {"en": "Most memory used", "ko": "최대 메모리 사용량"},
     "cpu": {"en": "CPU time used", "ko": "CPU 사용 시간"},

@@ -185,13 +185,25 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(own):
     assert f"{foreign} is not empty and holds no cluster" in ran.stderr
 
 
-def test_a_state_folder_of_an_ordinary_user_is_refused(own):
+@pytest.mark.parametrize("command", ["up", "down", "status", "env"])
+def test_a_state_folder_of_an_ordinary_user_is_refused(own, command):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as foreign:
+        shutil.copy(own.state / "cluster.json", foreign)
         os.chown(foreign, pwd.getpwnam("bob").pw_uid, -1)
-        ran = type(own)(Path(foreign)).dev_cluster("up")
-        assert os.listdir(foreign) == []
+        ran = type(own)(Path(foreign)).dev_cluster(command)
+        assert os.listdir(foreign) == ["cluster.json"]
     assert ran.returncode == 1
     assert f"{foreign} belongs to uid {pwd.getpwnam('bob').pw_uid}" in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "env"])
+def test_a_link_to_a_state_folder_is_refused(own, command):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(own.state)
+        ran = type(own)(link).dev_cluster(command)
+    assert ran.returncode == 1
+    assert f"{link} leads through a link to {own.state}" in ran.stderr
 
 
 def test_a_state_folder_that_users_cannot_reach_is_refused(own):

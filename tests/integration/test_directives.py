@@ -108,7 +108,7 @@ def test_a_dropped_file_of_directives_runs_the_named_file_and_the_summary_names_
     assert (summary["exit_code"], summary["script"]) == (0, str(file))
     assert summary["job_file"] == "지시문 (1).sh"
     text = (results / "job_summary.txt").read_text(encoding="utf-8")
-    assert f"Script: {file}\n" in text
+    assert f"Named by K8S_SCRIPT: {file}\n" in text
     assert "Job file: 지시문 (1).sh\n" in text
 
 

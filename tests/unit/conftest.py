@@ -1,6 +1,7 @@
-"""Users and folders for tests that must pass as root and as anybody else."""
+"""Users, folders and programs for tests that must pass as root and as anybody else."""
 
 import os
+import re
 import select
 import shutil
 import tempfile
@@ -44,3 +45,12 @@ def in_child() -> Callable[..., Any]:
         return child.result()
 
     return call
+
+
+@pytest.fixture
+def program_without_loader() -> bytes:
+    """Give a program of this machine that names a loader which nobody has."""
+    content = Path("/bin/true").read_bytes()
+    loader = re.search(rb"/lib[\w./-]*/ld[\w.-]*\0", content)
+    assert loader
+    return content.replace(loader[0], b"/no" + loader[0][3:])

@@ -113,6 +113,23 @@ def test_tests_are_named_in_sentences(path: Path) -> None:
     assert short == [], "say who does what when"
 
 
+def documents() -> list[Path]:
+    return [path for path in files_of_the_project() if path.suffix == ".md"]
+
+
+@pytest.mark.parametrize("path", documents(), ids=relative)
+def test_a_document_cites_only_what_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    cited = [name for name in re.findall(r"`([\w.-]+/[\w./-]*)`", text)
+             if name.partition("/")[0] in FOLDERS]  # fmt: skip
+    assert [name for name in cited if not (ROOT / name).exists()] == []
+    tests = "\n".join(f"{test.name}\n{test.read_text()}" for test in modules("tests"))
+    named = re.findall(r"`(test_\w+(?:\.py)?)`", text)
+    assert [name for name in named if not re.search(rf"\b{re.escape(name)}\b", tests)] == []
+
+
 def test_unit_tests_mirror_the_code() -> None:
     for path in modules("tests/unit"):
         name = path.stem.removeprefix("test_")

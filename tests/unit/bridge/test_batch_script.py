@@ -1,5 +1,7 @@
+import errno
 import os
 import random
+import re
 
 import pytest
 
@@ -95,6 +97,7 @@ def test_the_validator_calls_the_same_scripts_empty(make):
         ("x.py", b"#!/opt/conda/bin/python\n", 0o755, [b"/opt/conda/bin/python"]),
         ("x.py", b"import sys\n", 0o644, [b"/usr/bin/python3"]),
         ("x.PY", b"import sys\r\n", 0o777, [b"/usr/bin/python3"]),
+        ("x.py", b"\xef\xbb\xbf#!/usr/bin/python3\r\n", 0o777, [b"/usr/bin/python3"]),
         ("x.py", b"", 0o644, [b"/usr/bin/python3"]),
         ("x.sh", b"echo\n", 0o644, [b"/bin/sh"]),
         ("x.sh", b"#!\necho\n", 0o644, [b"/bin/sh"]),
@@ -114,6 +117,10 @@ def test_a_file_runs_by_its_own_line_else_by_its_kind(make, name, content, mode,
         ("x.R", b"print(1)\n", 0o644, 126, "begins with no #! line"),
         ("x.sh", b"#!/bin/sh\r\necho\r\n", 0o644, 126, "Windows line ends"),
         ("program", b"\x7fELF\x02", 0o644, 126, "chmod +x"),
+        ("x.sh", b"echo hi\r\nif true; then\r\n", 0o644, 126, "Windows line ends"),
+        ("x", b"\xef\xbb\xbf#!/bin/sh\necho\n", 0o755, 126, "byte order mark"),
+        ("x.sh", b"\xef\xbb\xbfecho\n", 0o755, 126, "byte order mark"),
+        ("x", b"#!/bin/sh\0x\necho\n", 0o755, 126, "NUL byte in its #! line"),
     ],
 )
 def test_what_cannot_run_is_said_with_a_shells_exit_code(
@@ -126,10 +133,32 @@ def test_what_cannot_run_is_said_with_a_shells_exit_code(
     assert f"K8S_SCRIPT={os.fsdecode(file)}: " in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_not_found(tmp_path):
-    with pytest.raises(UnrunnableError, match="No such file or directory") as caught:
-        batch_script.substitute(ARGV, os.fsencode(tmp_path / "no.py"), ENVIRONMENT)
+@pytest.mark.parametrize(
+    ("program", "number", "exit_code", "words"),
+    [
+        (b"/opt/python", errno.ENOENT, 127, "interpreter /opt/python cannot be started: No such"),
+        (b"/opt/python", errno.EACCES, 126, "interpreter /opt/python cannot be started: Perm"),
+        (b"/opt/a\nb", errno.ENOENT, 127, "interpreter /opt/a[?]b"),
+        (b"/x", errno.ENOENT, 127, "is a program whose loader is missing here"),
+        (b"/x", errno.EACCES, 126, "Permission denied"),
+        (b"/x", errno.ENOEXEC, 126, "Exec format error"),
+    ],
+)
+def test_what_the_kernel_refuses_has_a_shells_exit_code(program, number, exit_code, words):
+    error = OSError(number, os.strerror(number))
+    refusal = batch_script.cannot_start(b"/x", [program, b"/x"], error)
+    assert refusal.exit_code == exit_code
+    assert re.match(f"K8S_SCRIPT=/x: .*{words}", str(refusal))
+
+
+@pytest.mark.parametrize("name", ["no.py", "file/no.py"])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_file_that_is_not_there_is_not_found(make, name, is_inside):
+    file = os.path.join(os.path.dirname(make("file")), os.fsencode(name))
+    with pytest.raises(UnrunnableError, match=r"No such file|Not a directory") as caught:
+        batch_script.substitute(ARGV, file, ENVIRONMENT, is_inside=is_inside)
     assert caught.value.exit_code == 127
+    assert ("inside an image" in str(caught.value)) is is_inside
 
 
 def test_a_missing_python_is_named(make):

@@ -1,9 +1,11 @@
 """sbridge-run's own pieces; the whole of it is tested with real Slurm."""
 
+import contextlib
 import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -108,6 +110,34 @@ def test_a_file_that_is_not_there_ends_the_step_like_a_shell(become, capfd):
     assert capfd.readouterr().err.startswith("sbridge: K8S_SCRIPT=/no/such.py: No such file")
 
 
+@pytest.mark.parametrize(
+    ("content", "exit_code", "words"),
+    [
+        (b"#!/no/such/python\n", 127, "interpreter /no/such/python cannot be started: No such"),
+        (b"#!/etc/passwd\n", 126, "interpreter /etc/passwd cannot be started: Permission denied"),
+        (b"#!/bin/sh\0x\n", 126, "NUL byte"),
+        (b"\x7fELFgarbage", 126, "Exec format error"),
+        (None, 127, "loader is missing"),
+    ],
+)
+def test_a_file_that_does_not_start_ends_the_step_like_a_shell(
+    tmp_path, capfd, monkeypatch, program_without_loader, content, exit_code, words
+):
+    file = tmp_path / "bash"  # a name is no reason to try another shell
+    file.write_bytes(program_without_loader if content is None else content)
+    file.chmod(0o755)
+    monkeypatch.setattr("sys.argv", ["sbridge-run", "/bin/sh", os.fsdecode(SCRIPT)])
+    answer = wire.Message("exec", [("file", os.fsencode(file))])
+
+    def action():
+        return run.Step(b"/nowhere", {b"PATH": b"/usr/bin"})._become(answer)
+
+    assert in_own_group(action) == exit_code
+    said = capfd.readouterr().err
+    assert said.startswith(f"sbridge: K8S_SCRIPT={file}: ")
+    assert words in said
+
+
 def test_a_step_without_a_sandbox_goes_to_its_working_directory(become, tmp_path, capfd):
     (tmp_path / "there").mkdir()
     become(("cwd", os.fsencode(tmp_path / "there")))
@@ -130,7 +160,10 @@ def agents(monkeypatch, tmp_path):
 
         def serve():
             for agent in agents:
-                connection, _ = listener.accept()
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    break  # nobody asks any more
                 with connection:
                     agent(connection)
             listener.close()
@@ -142,6 +175,8 @@ def agents(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "_inherited_descriptors", list)
         environment = {b"BIG": b"x" * 1_000_000}
         code = run.Step(os.fsencode(tmp_path / "agent.sock"), environment).run()
+        with contextlib.suppress(OSError):  # all agents had their turn
+            listener.shutdown(socket.SHUT_RDWR)
         thread.join()
         return code
 
@@ -166,3 +201,38 @@ def test_a_busy_agent_is_asked_again(agents, capfd):
     assert agents(saying("busy", b"full"), saying("busy", b"full"), saying("failed", b"no")) == 3
     said = capfd.readouterr().err.splitlines()
     assert said == ["sbridge: full; waiting for the sbridge agent of this node", "sbridge: no"]
+
+
+def test_agents_that_never_answer_are_not_asked_for_ever(agents, capfd, monkeypatch):
+    monkeypatch.setattr(run, "AGENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(run, "_RETRY_S", 0.05)
+
+    asked = []
+    assert agents(*[asked.append] * 40) == 1
+    assert len(asked) < 40
+    assert "no sbridge agent answers" in capfd.readouterr().err
+
+
+def test_an_agent_that_says_something_gets_the_whole_time_again(agents, capfd, monkeypatch):
+    monkeypatch.setattr(run, "AGENT_TIMEOUT_S", 0.4)
+
+    def pulling(connection):
+        time.sleep(0.3)
+        wire.send(connection, wire.Message("waiting", [("text", b"pulling")]))
+
+    assert agents(pulling, pulling, pulling, saying("failed", b"no")) == 3
+
+
+def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch):
+    connected = []
+    read = run.batch_script.has_command
+    monkeypatch.setattr(
+        run.batch_script, "has_command", lambda script: connected.append(False) or read(script)
+    )
+
+    def agent(connection):
+        connected.append(True)
+        saying("failed", b"no")(connection)
+
+    agents(agent)
+    assert connected == [False, True]

@@ -48,6 +48,8 @@ def test_what_sbatch_refuses_is_one_error_with_its_line(content, code, line):
         (b"#!\nls\n", "no_interpreter", 1),
         (b"#!/bin/sh\n#SBATCH -n 1\n\n", "no_command", None),
         (b"#!/bin/sh\nls\n#SBATCH -n 1\n", "late_sbatch", 3),
+        (b"#!/bin/sh\n#K8S_SCRIPT=/x.py\nls\n# $K8S_SCRIPT\n", "script_not_named", 2),
+        (b"#!/bin/sh\n#\n#K8S_RUNTIME=podman\nls\n", "runtime_without_image", 3),
     ],
 )
 def test_what_sbatch_accepts_but_nobody_means_is_a_warning(content, code, line):
@@ -57,6 +59,19 @@ def test_what_sbatch_accepts_but_nobody_means_is_a_warning(content, code, line):
 
 def test_a_file_without_commands_that_names_a_script_is_fine():
     assert found(b"#!/usr/bin/python3\n#K8S_IMAGE=alpine\n#K8S_SCRIPT=/mnt/nas/x.py\n") == []
+
+
+@pytest.mark.parametrize(
+    "body", ['python3 "$K8S_SCRIPT"', "  srun /mnt/nas/x.py 1", "x=${K8S_SCRIPT%.py}", ""]
+)
+def test_a_file_whose_commands_name_its_script_is_fine(body):
+    text = f"#!/bin/sh\n#K8S_SCRIPT=/mnt/nas/x.py\n{body}\n"
+    assert found(text.encode()) == []
+
+
+@pytest.mark.parametrize("lines", [b"#K8S_RUNTIME=podman\n#K8S_IMAGE=a\n", b"#K8S_RUNTIME=host\n"])
+def test_a_runtime_that_has_its_effect_is_fine(lines):
+    assert found(b"#!/bin/sh\n" + lines + b"ls\n") == []
 
 
 def test_a_file_above_the_limit_is_refused_with_both_sizes():

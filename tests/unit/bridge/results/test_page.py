@@ -26,7 +26,7 @@ User: alice (account lab, QOS normal)
 Ran on: n[1-2] (partition main)
 Image: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
 Working directory: /workspace
-Script: /mnt/nas/x.py
+Named by K8S_SCRIPT: /mnt/nas/x.py
 Submitted: 2023-11-14 22:13:20 +0000
 Started: 2023-11-14 22:13:30 +0000
 Ended: 2023-11-14 23:15:00 +0000
@@ -61,7 +61,7 @@ Warnings:
 실행 노드: n[1-2] (파티션 main)
 이미지: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
 작업 디렉터리: /workspace
-스크립트: /mnt/nas/x.py
+K8S_SCRIPT에 적은 파일: /mnt/nas/x.py
 제출: 2023-11-14 22:13:20 +0000
 시작: 2023-11-14 22:13:30 +0000
 종료: 2023-11-14 23:15:00 +0000
