@@ -66,7 +66,7 @@ class Watcher:
         self._doubts = Doubts(place)
         self._nas = Condition(log, "nas_unreachable", "nas_reachable")
         self._watching = Condition(log, "inotify_unavailable", "inotify_available")
-        self._inotify = INotify(nonblocking=True)
+        self._inotify: INotify | None = None
         self._watch: int | None = None
         self._scanner: Child | None = None
         self._next_scan = 0.0
@@ -83,7 +83,6 @@ class Watcher:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop())
         self._selector.register(wake_up, selectors.EVENT_READ, lambda: wake_up.recv(1024))
-        self._selector.register(self._inotify, selectors.EVENT_READ, self._read_events)
         gc.collect()
         gc.freeze()  # keeps the children from copying pages that nobody changes
         while not self._is_over():
@@ -136,12 +135,26 @@ class Watcher:
     def _begin_scan(self, now: float) -> None:
         self._next_scan = now + self._config.watcher.scan_interval_s
         self._board.begin_scan()
+        inotify = self._open_inotify()
         self._scanner = self._children.begin(
-            lambda: scan.scan(self._config.nas, self._inotify).as_json(),
+            lambda: scan.scan(self._config.nas, inotify).as_json(),
             lambda found, trouble: self._scanned(now, found, trouble),
             timeout_s=self._config.watcher.nas_timeout_s,
             ends_with_parent=True,
         )
+
+    def _open_inotify(self) -> INotify | None:
+        """Return the one instance; None while root has as many as the machine allows."""
+        if self._inotify is None:
+            try:
+                inotify = INotify(nonblocking=True)
+            except OSError:
+                return None
+            self._selector.register(
+                inotify, selectors.EVENT_READ, lambda: self._read_events(inotify)
+            )
+            self._inotify = inotify
+        return self._inotify
 
     def _scanned(self, began: float, found: Any, trouble: SbridgeError | None) -> None:
         if trouble:
@@ -167,9 +180,9 @@ class Watcher:
         if settling is not None:
             self._next_scan = min(self._next_scan, max(settling, now))
 
-    def _read_events(self) -> None:
+    def _read_events(self, inotify: INotify) -> None:
         now = time.monotonic()
-        for event in self._inotify.read(timeout=0):
+        for event in inotify.read(timeout=0):
             if event.mask & _RESCAN:
                 self._next_scan = now
             # A higher number is a watch that a scan has set and not told yet; a lower one

@@ -66,7 +66,7 @@ class Scan:
         )
 
 
-def scan(nas: Nas, inotify: INotify) -> Scan:
+def scan(nas: Nas, inotify: INotify | None) -> Scan:
     """Look through submit/ and its claim folder, and have inotify watch submit/.
 
     The watch comes first, so that nothing slips through between the two. It is put on the
@@ -115,7 +115,9 @@ def _make_claims(claims: Path, submit: Path) -> None:
         claims.chmod(_CLAIMS_MODE)
 
 
-def _watch(folder: Path, inotify: INotify) -> tuple[int | None, str]:
+def _watch(folder: Path, inotify: INotify | None) -> tuple[int | None, str]:
+    if inotify is None:
+        return None, "the machine gives no more of it; see fs.inotify.max_user_instances"
     try:
         return inotify.add_watch(folder, _WATCHED), ""
     except OSError as error:

@@ -1,19 +1,17 @@
 """What #K8S_SCRIPT and #K8S_WORKDIR do, with an image and without, by sbatch and by the NAS."""
 
 import json
-import re
 
 import pytest
 
 from bridge.request import find
+from tests.integration.running_cluster import own_stderr
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
 BUSYBOX = "#K8S_IMAGE=localhost/busybox:latest\n"
 IMAGES = {"in an image": DEMO, "on the node": ""}
-# What a start that takes more than two seconds is told with, on a busy machine.
-SLOW_START = re.compile(r"^sbridge: (?:starting|waiting for|the sandbox is) .*\n", re.MULTILINE)
 TELL = '#!/bin/bash\nprintf "%s|" "$K8S_SCRIPT" "$0" "$@"; exit 5\n'
 
 
@@ -35,8 +33,7 @@ def run(cluster, folder):
         job_id = int(cluster.as_user("alice", command))
         cluster.wait_job(job_id)
         ended = cluster.job_field(job_id, "ExitCode")
-        said = SLOW_START.sub("", (folder / "err").read_text())
-        return ended, (folder / "out").read_text(), said
+        return ended, (folder / "out").read_text(), own_stderr(folder / "err").decode()
 
     return run
 

@@ -306,36 +306,40 @@ LARGE_REFUSED = {
 }
 
 
-def seconds_to_submit(cluster, script: bytes) -> float:
-    begin = time.monotonic()
-    ran = cluster.run_as("alice", ["sbatch", "--parsable", "-H"], script)
-    if ran.returncode == 0:
-        cluster.slurm("scancel", ran.stdout.strip())
-    return time.monotonic() - begin
+@pytest.fixture
+def spent(cluster) -> Callable[[], float]:
+    """Tell how many seconds of a CPU slurmctld has spent since: what the Lua script holds it for.
+
+    Unlike the time on the wall they do not grow with what else the machine does.
+    """
+    stat = Path(f"/proc/{cluster.pids()['slurmctld']}/stat")
+
+    def seconds() -> float:
+        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    begin = seconds()
+    return lambda: seconds() - begin
 
 
 @pytest.mark.parametrize("rest", LARGE_SCRIPTS.values(), ids=LARGE_SCRIPTS.keys())
-def test_a_script_of_4_mib_is_read_and_submitted_fast(cluster, submit, rest):
-    plain = seconds_to_submit(cluster, b"#!/bin/bash\n:\n" + rest.replace(b"K8S_", b"none"))
-    begin = time.monotonic()
+def test_a_script_of_4_mib_is_read_and_submitted_fast(cluster, submit, spent, rest):
     job = submit(b"#!/bin/bash\n" + rest)
-    assert time.monotonic() - begin < plain + 1.5
+    assert spent() < 1
     assert request_of(cluster, job) == SandboxRequest(image="alpine")
 
 
 @pytest.mark.parametrize("rest", LARGE_REFUSED.values(), ids=LARGE_REFUSED.keys())
-def test_a_faulty_script_of_4_mib_is_refused_fast(refuse, rest):
-    begin = time.monotonic()
+def test_a_faulty_script_of_4_mib_is_refused_fast(refuse, spent, rest):
     assert len(refuse(b"#!/bin/bash\n" + rest)) < 2000
-    assert time.monotonic() - begin < 2
+    assert spent() < 1
 
 
-def test_a_comment_without_an_end_does_not_slow_slurmctld_down(cluster):
+def test_a_comment_without_an_end_does_not_slow_slurmctld_down(cluster, spent):
     comment = "a" * 100_000 + " b"
-    begin = time.monotonic()
     command = ["sbatch", "-H", f"--comment={comment}"]
     assert cluster.run_as("alice", command, "#!/bin/bash\n#K8S_IMAGE=a\n").returncode != 0
-    assert time.monotonic() - begin < 2
+    assert spent() < 1
 
 
 # --- Changes after the submission -------------------------------------------------------------

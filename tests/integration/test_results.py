@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.integration.running_cluster import own_stderr
+
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
@@ -58,7 +60,7 @@ def test_a_dropped_job_comes_back_with_its_results(cluster, drop):
     job_id = drop("나의 작업.sh", script(body))
     folder, summary = finished(cluster, job_id)
     assert (folder / "stdout.log").read_text() == "out\n"
-    assert (folder / "stderr.log").read_text() == "err\n"
+    assert own_stderr(folder / "stderr.log") == b"err\n"
     assert (folder / "outputs" / "파일 1.txt").read_text() == "data\n"
     assert summary["state"] == "COMPLETED"
     assert summary["exit_code"] == 0
@@ -82,7 +84,7 @@ def test_a_plain_job_file_is_a_plain_slurm_job_with_results(cluster, drop):
 def test_a_failing_job_comes_back_too(cluster, drop):
     folder, summary = finished(cluster, drop("fails.sh", script("echo no >&2; exit 7\n")))
     assert (summary["state"], summary["exit_code"]) == ("FAILED", 7)
-    assert (folder / "stderr.log").read_text() == "no\n"
+    assert own_stderr(folder / "stderr.log") == b"no\n"
 
 
 def test_a_plain_sbatch_job_is_told_where_its_own_output_is(cluster, shared_dir):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.running_cluster import own_stderr
+
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
@@ -27,7 +29,7 @@ class Ended:
         self.job_id = job_id
         self.state = cluster.wait_job(job_id, timeout=timeout)
         self.exit_code = cluster.job_field(job_id, "ExitCode")
-        self.out, self.err = out.read_bytes(), err.read_bytes()
+        self.out, self.err = out.read_bytes(), own_stderr(err)
 
     @property
     def end(self):
@@ -102,13 +104,14 @@ def test_death_by_a_signal_is_the_native_one(both, name):
     assert sandboxed.exit_code != "0:0"
 
 
-def test_user_groups_limits_and_place_are_the_native_ones(both):
+def test_user_groups_limits_and_place_are_the_native_ones(run):
     body = (
-        "id; whoami; pwd; umask; hostname; echo $0; echo $HOME; nice; ulimit -a | grep -v pipe\n"
+        "umask 027; id; whoami; pwd; umask; hostname; echo $0; echo $HOME; nice\n"
+        "ulimit -a | grep -v pipe\n"
         'grep -E "Cpus_allowed_list|^SigIgn|^SigBlk" /proc/self/status\n'
         "cat /proc/self/cgroup; tail -n 1 $0\n"
     )
-    native, sandboxed = both(f"umask 027\n{body}", "--nice=0")
+    native, sandboxed = (run(script(body, image=image), "--nice=0") for image in ("", DEMO))
     same = lambda text: re.sub(rb"job_?0*\d+", b"job", text)  # noqa: E731
     assert same(sandboxed.out) == same(native.out)
     assert b"research" in sandboxed.out

@@ -1,5 +1,6 @@
 """The watcher as a process, on a site in a folder, with scripts that stand for Slurm."""
 
+import errno
 import hashlib
 import json
 import os
@@ -112,6 +113,25 @@ def test_a_scan_finds_what_inotify_does_not_see(site):
     site.make(site.root / "elsewhere/hello.sh")
     site.root.joinpath("elsewhere").rename(site.root / "submit")
     wait_processed(site, "1_hello.sh")
+
+
+def test_a_machine_without_a_free_inotify_is_scanned_until_it_has_one(site, monkeypatch):
+    tries = iter(range(100))
+    make = daemon.INotify
+
+    def scarce(**options):
+        if next(tries) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make(**options)
+
+    monkeypatch.setattr(daemon, "INotify", scarce)
+    site.settings["watcher"]["scan_interval_s"] = 0.3
+    site.start()
+    (unavailable,) = site.wait_for_event("inotify_unavailable")
+    assert "fs.inotify.max_user_instances" in unavailable["reason"]
+    site.drop("hello.sh")
+    wait_processed(site, "1_hello.sh")
+    site.wait_for_event("inotify_available")
 
 
 def test_a_file_that_still_grows_is_left_alone(site):
