@@ -20,7 +20,7 @@ class Steps:
     def run(self, title: str, action: Callable[[], str]) -> None:
         begin = time.monotonic()
         said = action()
-        print(f"  {title:<12} {time.monotonic() - begin:6.2f} s  {said}", flush=True)
+        print(f"  {title:<16} {time.monotonic() - begin:6.2f} s  {said}", flush=True)
 
     def finish(self, *steps: Future[None]) -> None:
         for step in steps:

@@ -124,7 +124,8 @@ def _wait_for_accounts(cluster: Cluster) -> str:
     """Wait for what a new cluster's first pod needs: the controllers make it after some seconds."""
     path = "/api/v1/namespaces/default/serviceaccounts/default"
     if not wait_until(lambda: get(cluster, path) is not None, START_TIMEOUT_S):
-        raise Failure(f"There is no service account 'default'; see {cluster.log}.")
+        log = controller_manager(cluster).log
+        raise Failure(f"The controllers do not make the service account 'default'; see {log}.")
     return "namespace default"
 
 

@@ -29,17 +29,15 @@ def claim_slot(state: Path, wanted: int | None) -> int:
 
 
 def release(cluster: Cluster) -> None:
-    """Give the slot and the names back."""
+    """Give the slot back."""
     with SHARED.record() as record:
         record["slots"].pop(str(cluster.slot), None)
-        _write_hosts(cluster, [])
 
 
 def prepare(cluster: Cluster) -> str:
     """Make what the kubelets and containerds expect to find on their machine."""
     names = [REGISTRY_HOST, *(node.name for node in cluster.nodes)]
-    with SHARED.record():
-        _write_hosts(cluster, [f"{ADDRESS} {' '.join(names)} {_mark(cluster)}"])
+    _write_hosts(cluster, [f"{ADDRESS} {' '.join(names)} {_mark(cluster)}"])
     for node in cluster.nodes:
         cgroups.make(node.cgroup)
     _make_bridge(cluster)
@@ -51,17 +49,23 @@ def hosts_lines(cluster: Cluster) -> list[str]:
     return [line for line in HOSTS.read_text().splitlines() if line.endswith(_mark(cluster))]
 
 
+def forget_names(cluster: Cluster) -> None:
+    """Remove what was written into /etc/hosts."""
+    _write_hosts(cluster, [])
+
+
 def _mark(cluster: Cluster) -> str:
     return f"# sbridge: scripts/kubernetes, {cluster.state}"
 
 
 def _write_hosts(cluster: Cluster, ours: list[str]) -> None:
     """Replace this cluster's lines; in place, because the file may be a mount of its own."""
-    text = HOSTS.read_text()
-    others = [line for line in text.splitlines() if not line.endswith(_mark(cluster))]
-    wanted = "".join(f"{line}\n" for line in [*others, *ours])
-    if wanted != text:
-        HOSTS.write_text(wanted)
+    with SHARED.record():
+        text = HOSTS.read_text()
+        others = [line for line in text.splitlines() if not line.endswith(_mark(cluster))]
+        wanted = "".join(f"{line}\n" for line in [*others, *ours])
+        if wanted != text:
+            HOSTS.write_text(wanted)
 
 
 def _make_bridge(cluster: Cluster) -> None:

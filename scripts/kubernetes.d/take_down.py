@@ -9,7 +9,7 @@ from commands import Failure, wait_until
 from daemon import stop_all
 from files import exclusive
 from leftovers import is_up, leftovers, pod_cgroups, remove_leftovers
-from machine import release
+from machine import forget_names, release
 from steps import Steps
 
 PODS_TIMEOUT_S = 20.0
@@ -27,9 +27,10 @@ def down(purge: bool) -> None:
             steps.run("pods", functools.partial(_delete_pods, cluster))
             steps.run("daemons", functools.partial(_stop_daemons, cluster))
             steps.run("leftovers", functools.partial(remove_leftovers, cluster))
-        release(cluster)
+        forget_names(cluster)
         if left := leftovers(cluster):
             raise Failure("These are still there:\n" + "\n".join(f"    {item}" for item in left))
+        release(cluster)
         if purge:
             subprocess.run(["rm", "-rf", "--one-file-system", state], check=True)  # of any depth
     kept = "removed" if purge else f"kept in {state} (`down --purge` removes it)"
