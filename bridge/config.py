@@ -223,8 +223,9 @@ class Kubernetes:
     )
     node_names: tuple[str, ...] = setting(
         (),
-        "Kubernetes' names of Slurm's nodes, as SLURM=KUBERNETES; the left side may be a\n"
-        "hostlist such as `n[1-4]`. A node that is not listed has the same name in both.",
+        "Kubernetes' names of Slurm's nodes, as SLURM=KUBERNETES, hostlists on both sides:\n"
+        "`n[1-4]=n[1-4].example.org`. One name on the right is shared by all on the left. A node\n"
+        "that is not listed has the same name in both.",
     )
     image_pull_policy: str = setting(
         "IfNotPresent",

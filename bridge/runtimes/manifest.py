@@ -62,11 +62,20 @@ class Site:
 def kubernetes_node(settings: Kubernetes, node: str) -> str:
     """Return the Kubernetes node of a Slurm node: the table's, else the one of the same name."""
     for entry in settings.node_names:
-        slurm, separator, name = entry.partition("=")
-        if not separator or not name:
+        slurm, separator, kubernetes = entry.partition("=")
+        if not separator or not kubernetes:
             raise ConfigError(f"kubernetes.node_names: {entry!r} is not SLURM=KUBERNETES")
-        if node in expand_hostlist(slurm):
-            return name
+        try:
+            left, right = expand_hostlist(slurm), expand_hostlist(kubernetes)
+        except ValueError as error:
+            raise ConfigError(f"kubernetes.node_names: {entry!r} is no hostlist") from error
+        if len(right) not in (1, len(left)):
+            raise ConfigError(
+                f"kubernetes.node_names: {entry!r} has {len(left)} names on the left and"
+                f" {len(right)} on the right; write as many, or one that they share"
+            )
+        if node in left:
+            return right[left.index(node) if len(right) > 1 else 0]
     return node
 
 

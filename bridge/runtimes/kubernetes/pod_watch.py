@@ -34,6 +34,7 @@ class PodWatch:
         self._log = log
         self._on_ended = on_ended
         self._pods: dict[str, Object] = {}
+        self._created: set[str] = set()  # by us, since the pods were last asked for
         self._version = ""
         self._changed = threading.Condition()
         self._away = "the pods were not listed yet"
@@ -78,6 +79,7 @@ class PodWatch:
         with self._changed:
             known = self._pods.get(pod["metadata"]["name"])
             if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
+                self._created.add(pod["metadata"]["name"])
                 self._put(pod)
 
     def wait(self, name: str, seen: Object | None, timeout_s: float) -> Object | None:
@@ -107,9 +109,13 @@ class PodWatch:
                 time.sleep(_LONGEST_RETRY_S)
 
     def _list(self) -> None:
+        with self._changed:
+            self._created.clear()
         answer = self._api.get(self._path, labelSelector=self._selector)
         pods = {pod["metadata"]["name"]: pod for pod in answer["items"]}
         with self._changed:
+            # The list may be older than what was created while it was on its way.
+            pods = {name: self._pods[name] for name in self._created} | pods
             lost = self._pods.keys() - pods.keys()
             self._pods = pods
             self._version = answer["metadata"]["resourceVersion"]
@@ -129,6 +135,7 @@ class PodWatch:
     def _apply(self, pod: Object, *, is_gone: bool) -> None:
         name = pod["metadata"]["name"]
         with self._changed:
+            self._created.discard(name)
             if is_gone:
                 self._pods.pop(name, None)
                 self._changed.notify_all()

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import pytest
+
+from bridge.config import Kubernetes
+from bridge.errors import ConfigError
 from bridge.job_spool import RunId
 from bridge.runtimes import manifest
 from bridge.runtimes.sandbox import Mount, SandboxSpec
@@ -102,3 +106,23 @@ def test_a_silent_kubelet_neither_keeps_the_pod_away_nor_throws_it_out():
         {"key": "node.kubernetes.io/unreachable", "operator": "Exists"},
         {"key": "gpu", "operator": "Exists"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [
+        ("gpu02", "gpu02.example.org"),
+        ("n3", "k1"),
+        ("big", "small"),
+        ("other", "other"),
+    ],
+)
+def test_a_slurm_node_has_the_name_of_the_table_or_its_own(node, name):
+    names = ("gpu[01-02]=gpu[01-02].example.org", "n[1-3]=k1", "big=small")
+    assert manifest.kubernetes_node(Kubernetes(node_names=names), node) == name
+
+
+@pytest.mark.parametrize("entry", ["n1", "n1=", "n[1-3]=k[1-2]", "n[a-b]=k1"])
+def test_an_entry_of_the_table_that_cannot_be_meant_is_the_administrators_error(entry):
+    with pytest.raises(ConfigError, match=r"kubernetes\.node_names"):
+        manifest.kubernetes_node(Kubernetes(node_names=(entry,)), "n1")

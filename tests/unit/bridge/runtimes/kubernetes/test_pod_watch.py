@@ -125,3 +125,23 @@ def test_a_list_that_is_refused_says_why(answers, monkeypatch):
     watch, _ = watching(answers, monkeypatch)
 
     until(lambda: "cannot list" in watch.away)
+
+
+def test_a_pod_that_was_created_while_the_list_was_asked_for_is_not_lost():
+    ended: list[tuple[str, str]] = []
+
+    class SlowApi:
+        """Its list is older than a pod that is created before it has come."""
+
+        def get(self, *_, **__):
+            watch.saw(pod("newer", "10"))
+            return listed("9", pod("a", "3"))
+
+    log = structlog.get_logger()
+    watch = pod_watch.PodWatch(SlowApi(), PODS, "", log, lambda *one: ended.append(one))
+    watch.saw(pod("older", "4"))
+
+    watch._list()
+
+    assert watch.names() == {"a", "newer"}
+    assert [name for name, _ in ended] == ["older"]
