@@ -100,8 +100,13 @@ class Cluster:
         timeout: float = 120,
     ) -> Completed:
         """Run scripts/dev-cluster with these arguments."""
-        environment = {"SBRIDGE_DEV_STATE": str(self.state)}
-        return run([str(self.script), *argv], input=input, environment=environment, timeout=timeout)
+        command = [str(self.script), *argv]
+        return run(command, input=input, environment=self.environment, timeout=timeout)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What names the cluster to scripts/dev-cluster."""
+        return {"SBRIDGE_DEV_STATE": str(self.state)}
 
     def up(self, **options: object) -> str:
         """Bring it up, or to other options; return what was printed."""
@@ -221,6 +226,11 @@ class Cluster:
                 pytest.fail(f"job {job_id} is {state or 'unknown'}, not {sorted(wanted)}:\n{about}")
             time.sleep(0.1)
         return state
+
+    def start_requeued(self, job_id: int) -> None:
+        """Let a requeued job start now: Slurm keeps it back for two minutes."""
+        self.wait_job(job_id, "PENDING")
+        self.scontrol("update", f"JobId={job_id}", "StartTime=now")
 
     def accounting(self, job_id: int, step: str = "") -> dict[str, str]:
         """Return sacct's record of a job, or of one of its steps ("batch", "0"), by column."""
