@@ -4,9 +4,11 @@
 
     pytestmark = pytest.mark.parametrize("cluster", [{"runtime": "host"}], indirect=True)
 
-`kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too.
+`kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too, and
+`slurm_on_kubernetes` a cluster on top of it.
 """
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -17,8 +19,17 @@ import pytest
 
 from tests.integration.running_cluster import Cluster
 from tests.integration.running_kubernetes import Kubernetes
+from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
+from tests.integration.submitted_job import Submitted
 
 DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
+
+
+def _state_folder() -> Path:
+    # Not below pytest's own tmp_path: users must reach it, and sockets allow few characters.
+    state = Path(tempfile.mkdtemp(prefix="sbridge-", dir="/var/tmp"))
+    state.chmod(0o755)
+    return state
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +40,7 @@ def new_cluster() -> Iterator[Callable[[], Cluster]]:
     made: list[Cluster] = []
 
     def make() -> Cluster:
-        # Not below pytest's own tmp_path: users must reach it, and sockets allow few characters.
-        state = Path(tempfile.mkdtemp(prefix="sbridge-", dir="/var/tmp"))
-        state.chmod(0o755)
-        made.append(Cluster(state))
+        made.append(Cluster(_state_folder()))
         return made[-1]
 
     yield make
@@ -81,6 +89,35 @@ def kubernetes(new_kubernetes: Callable[[], Kubernetes]) -> Kubernetes:
     made = new_kubernetes()
     made.up()
     return made
+
+
+@pytest.fixture(scope="session")
+def slurm_on_kubernetes(kubernetes: Kubernetes) -> Iterator[SlurmOnKubernetes]:
+    """Give a running cluster with two nodes, both on the one node of `kubernetes`.
+
+    Modules whose tests are for it call it `cluster`.
+    """
+    made = SlurmOnKubernetes(_state_folder(), kubernetes=kubernetes)
+    made.up(runtime="kubernetes", nodes=2)
+    yield made
+    down = made.dev_cluster("down", "--purge")  # before its Kubernetes ends
+    shutil.rmtree(made.state, ignore_errors=True)
+    assert down.returncode == 0, down.stdout + down.stderr
+
+
+@pytest.fixture
+def job(cluster: Cluster, shared_dir: Callable[..., Path]) -> Callable[..., Submitted]:
+    """Submit a script as a user, with its streams in files that he has."""
+    numbers = itertools.count()
+    folders: dict[str, Path] = {}
+
+    def job(text: str, *options: str, user: str = "alice") -> Submitted:
+        folder = folders.get(user) or folders.setdefault(user, shared_dir(user))
+        out, err = (folder / f"{next(numbers)}.{name}" for name in ("out", "err"))
+        job_id = cluster.sbatch(user, text, f"--output={out}", f"--error={err}", *options)
+        return Submitted(cluster, job_id, out, err)
+
+    return job
 
 
 @pytest.fixture

@@ -108,8 +108,13 @@ class Cluster:
         timeout: float = 120,
     ) -> Completed:
         """Run scripts/dev-cluster with these arguments."""
-        environment = {"SBRIDGE_DEV_STATE": str(self.state)}
-        return run([str(self.script), *argv], input=input, environment=environment, timeout=timeout)
+        command = [str(self.script), *argv]
+        return run(command, input=input, environment=self.environment, timeout=timeout)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What names the cluster to scripts/dev-cluster."""
+        return {"SBRIDGE_DEV_STATE": str(self.state)}
 
     def up(self, **options: object) -> str:
         """Bring it up, or to other options; return what was printed."""

@@ -21,7 +21,7 @@ from bridge.runtimes.kubernetes.phases import Phases
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
 from bridge.runtimes.kubernetes.pod_start import PodStart, entry
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
-from bridge.runtimes.sandbox import Sandbox, SandboxSpec, Waiter
+from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
 
 class KubernetesRuntime:
@@ -54,6 +54,8 @@ class KubernetesRuntime:
 
     def start(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> Sandbox:
         """Create the pod and wait until it runs."""
+        if spec.uid == 0:
+            raise UserError("jobs of root run in no pod; submit as an ordinary user")
         wanted = manifest.pod(spec, self._site)
         content = json.dumps(wanted, indent=1).encode()
         write_atomically(spool.manifest, content, survives_power_loss=False)

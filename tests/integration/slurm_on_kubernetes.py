@@ -1,0 +1,130 @@
+"""A development cluster whose jobs run as pods, and the Kubernetes below it, which tests break."""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.integration.running_cluster import CGROUPS, Cluster, Completed, wait_for
+from tests.integration.running_kubernetes import IMAGES, Kubernetes
+
+ALPINE = f"{IMAGES}/alpine:latest"  # has no bash
+BASH = f"{IMAGES}/bash:latest"
+STATIC = f"{IMAGES}/static:latest"  # has no shell
+
+
+@dataclass(frozen=True)
+class SlurmOnKubernetes(Cluster):
+    """Slurm's nodes share the one node of `kubernetes`, half of its CPUs each."""
+
+    kubernetes: Kubernetes = field(kw_only=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "SBRIDGE_K8S_STATE": str(self.kubernetes.state)}
+
+    @property
+    def namespace(self) -> str:
+        return f"sbridge-{self.nodes[0]}"
+
+    @property
+    def kubernetes_node(self) -> str:
+        return self.kubernetes.nodes[0]
+
+    # --- The cluster's objects ---
+
+    def kubectl(self, *argv: str, input: str | None = None) -> str:  # noqa: A002
+        """Run kubectl as the administrator, in the jobs' namespace."""
+        return self.kubernetes.kubectl(f"--namespace={self.namespace}", *argv, input=input)
+
+    def try_kubectl(self, *argv: str) -> Completed:
+        return self.kubernetes.try_kubectl(f"--namespace={self.namespace}", *argv)
+
+    def create(self, *objects: dict[str, Any]) -> None:
+        """Create objects of the API, in the jobs' namespace where they belong to one."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.kubectl("create", "--filename=-", input=text)
+
+    def pods(self, selector: str = "app=slurm-job") -> list[dict[str, Any]]:
+        """Return the sandboxes with these labels, as the API has them."""
+        found = self.kubectl("get", "pods", f"--selector={selector}", "--output=json")
+        return list(json.loads(found)["items"])
+
+    def pod(self, job_id: int) -> dict[str, Any]:
+        """Return the one pod of a job."""
+        (found,) = self.pods(f"job-id={job_id}")
+        return found
+
+    def sandboxes(self) -> list[str]:
+        return [pod["metadata"]["name"] for pod in self.pods()]
+
+    def events(self, pod: str) -> list[str]:
+        """Return the reasons of a pod's events, oldest first."""
+        selector = f"--field-selector=involvedObject.name={pod}"
+        found = self.kubectl("get", "events", selector, "--output=json")
+        items = json.loads(found)["items"]
+        items.sort(key=lambda item: item["metadata"]["creationTimestamp"])
+        return [item["reason"] for item in items]
+
+    # --- What is left ---
+
+    def pod_cgroups(self) -> list[str]:
+        """Return the cgroups of pods on the nodes, whoever made them."""
+        top = CGROUPS / "pids" if (CGROUPS / "pids").is_dir() else CGROUPS
+        found = [top.glob(f"sbridge-{node}/kubepods/**/pod*") for node in self.kubernetes.nodes]
+        return [str(path) for paths in found for path in paths]
+
+    def pod_processes(self) -> set[int]:
+        """Return the processes of all pods."""
+        files = (file for cgroup in self.pod_cgroups() for file in Path(cgroup).rglob("*.procs"))
+        pids: set[int] = set()
+        for file in files:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                pids |= {int(pid) for pid in file.read_text().split()}
+        return pids
+
+    def leftovers(self) -> list[str]:
+        return sorted([*super().leftovers(), *self.pod_cgroups()])
+
+    def wait_until_clean(self) -> None:
+        """Wait until no job has left anything and every node may be used."""
+        wait_for(lambda: not self.leftovers(), what="no leftovers")
+        assert self.drained_nodes() == {}
+
+    # --- Faults ---
+
+    @contextlib.contextmanager
+    def settings(self, *settings: str) -> Iterator[None]:
+        """Have the agents work with these settings of sbridge.toml, as TABLE.KEY=VALUE."""
+        self.up_with(*settings)
+        try:
+            yield
+        finally:
+            self.up_with("")
+
+    def up_with(self, *settings: str) -> None:
+        words = [f"--set={setting}" for setting in settings]
+        assert self.dev_cluster("up", *words).returncode == 0
+
+    @contextlib.contextmanager
+    def dead(self, *daemons: str) -> Iterator[None]:
+        """Kill daemons of Kubernetes, and bring them back."""
+        self.kubernetes.kill(*(daemon.format(node=self.kubernetes_node) for daemon in daemons))
+        try:
+            yield
+        finally:
+            self.kubernetes.up()
+
+    @contextlib.contextmanager
+    def frozen(self, daemon: str) -> Iterator[None]:
+        """Have a daemon of Kubernetes do nothing for a while."""
+        pid = self.kubernetes.pids()[daemon.format(node=self.kubernetes_node)]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)

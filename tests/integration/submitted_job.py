@@ -1,0 +1,47 @@
+"""A job as a test submits it, and how it ended."""
+
+from pathlib import Path
+
+from tests.integration.running_cluster import Cluster
+
+
+def script(body: str, image: str = "", interpreter: str = "/bin/sh", header: str = "") -> str:
+    """Return a job script; without an image it is a plain Slurm job's."""
+    directive = f"#K8S_IMAGE={image}\n" if image else ""
+    return f"#!{interpreter}\n#SBATCH --mem=100\n{header}{directive}{body}"
+
+
+class Submitted:
+    """A job with its two streams in files of their own; what they hold, and what Slurm says."""
+
+    def __init__(self, cluster: Cluster, job_id: int, out: Path, err: Path) -> None:
+        self._cluster = cluster
+        self.job_id = job_id
+        self._out = out
+        self._err = err
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text() if self._err.exists() else ""
+
+    @property
+    def end(self) -> tuple[str, str]:
+        """State and exit code, once the job has ended."""
+        return self.wait(), self._cluster.job_field(self.job_id, "ExitCode")
+
+    def wait(self, timeout: float = 60) -> str:
+        """Wait until the job has ended; returns its state."""
+        return self._cluster.wait_job(self.job_id, timeout=timeout)
+
+    def wait_to_say(self, text: str, timeout: float = 30) -> None:
+        """Wait until the job's stderr holds a text."""
+        self._cluster.wait_for(lambda: text in self.err, timeout, f"{text!r} in {self.err!r}")
+
+    def wait_to_write(self, text: str = "ready", timeout: float = 30) -> "Submitted":
+        """Wait until the job's stdout holds a text."""
+        self._cluster.wait_for(lambda: text in self.out, timeout, f"{text!r} of {self.err!r}")
+        return self
