@@ -7,7 +7,6 @@ the kernel ending what was in it.
 
 import json
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool
-from bridge.runtimes import manifest
+from bridge.runtimes import complaint, manifest
 from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
 _PULL_TIMEOUT_S = 24 * 3600.0
@@ -29,22 +28,10 @@ _OWN_CGROUPS = "/libpod_parent/"
 # Pulling is a step of its own, which a cancelled job can end and which has no time limit.
 _SITE = manifest.Site(pull_policy="Never")
 _UNKNOWN_IMAGE = "image not known"
-
-# What podman says → who is to blame. Looked for in this order; the rest is the user's fault,
-# because a strange image must never drain one node after the other.
-_TEMPORARY = re.compile(
-    r"connection refused|i/o timeout|TLS handshake timeout|connection reset|network is unreachable"
-    r"|no route to host|server misbehaving|temporary failure|toomanyrequests|50[0234] |EOF$"
-    r"|context deadline exceeded",
-    re.IGNORECASE,
-)
-_NODE = re.compile(
-    r"no space left on device|input/output error|read-only file system|cannot allocate memory"
-    r"|too many open files|database (?:is )?(?:locked|corrupt)|OCI runtime .*not found"
-    r"|cannot be started|statfs /|conmon|boltdb|storage-driver|disk quota exceeded",
-    re.IGNORECASE,
-)
-_LOCAL_IMAGE = re.compile(r"localhost/")
+# What `podman info` tells of itself, null where it could not be run.
+_PROGRAMS = ("ociRuntime", "conmon")
+_LOCAL_IMAGE = "localhost/"
+_UNREACHED_REGISTRY = "pinging container registry"
 
 
 class PodmanRuntime:
@@ -63,19 +50,26 @@ class PodmanRuntime:
         """Play the pod; pulls the image first when the node lacks it."""
         content = json.dumps(manifest.pod(spec, _SITE), indent=1).encode()
         write_atomically(spool.manifest, content, survives_power_loss=False)
+        try:
+            self._make(spec, spool, waiter)
+        except CommandError as error:
+            raise self._fault(error, spec, waiter) from error
+        return self._running(spec)
+
+    def _make(self, spec: SandboxSpec, spool: JobSpool, waiter: Waiter) -> None:
         waiter.say(f"starting {spec.image}")
         try:
             self._play(spool, spec)
+            return
         except CommandError as error:
             if _UNKNOWN_IMAGE not in error.stderr_tail:
-                raise _blame(error, spec.image, spec.name) from error
-            self._pull(spec, waiter)
-            waiter.say(f"starting {spec.image}")
-            try:
-                self._play(spool, spec)
-            except CommandError as again:
-                raise _blame(again, spec.image, spec.name) from again
-        return self._running(spec)
+                raise
+        waiter.say(f"pulling image {spec.image}")
+        self._podman(
+            "pull", "--quiet", spec.image, timeout_s=_PULL_TIMEOUT_S, cancelled=waiter.cancelled
+        )
+        waiter.say(f"starting {spec.image}")
+        self._play(spool, spec)
 
     def _play(self, spool: JobSpool, spec: SandboxSpec) -> None:
         with self._starts:
@@ -84,17 +78,35 @@ class PodmanRuntime:
             except CommandError as error:
                 if "already exists" not in error.stderr_tail and "in use" not in error.stderr_tail:
                     raise
-                self.remove(spec.name)  # left by a try that was cut short
+                self._remove_old(spec.name)
                 self._podman("kube", "play", str(spool.manifest))
 
-    def _pull(self, spec: SandboxSpec, waiter: Waiter) -> None:
-        waiter.say(f"pulling image {spec.image}")
+    def _remove_old(self, name: str) -> None:
+        """Remove what a try left that was cut short."""
         try:
-            self._podman(
-                "pull", "--quiet", spec.image, timeout_s=_PULL_TIMEOUT_S, cancelled=waiter.cancelled
-            )
-        except CommandError as error:
-            raise _blame(error, spec.image, spec.name) from error
+            self.remove(name)
+        except NodeError as error:
+            self.check()
+            raise TemporaryError(error.message) from error
+
+    def _fault(self, error: CommandError, spec: SandboxSpec, waiter: Waiter) -> SbridgeError:
+        """Tell who is to blame: the node only when it is found at fault without the image.
+
+        Podman's words may be the image's or the registry's: who could drain a node with them
+        could drain one after the other.
+        """
+        reason = complaint.reason(error)
+        if waiter.cancelled.is_set():
+            return TemporaryError(f"image {spec.image}: {reason}")
+        try:
+            self.check()
+        except NodeError as fault:
+            return fault
+        if spec.image.startswith(_LOCAL_IMAGE) and _UNREACHED_REGISTRY in error.stderr_tail:
+            return UserError(f"image {spec.image} is not on this node")
+        if complaint.may_pass(error):
+            return TemporaryError(f"image {spec.image}: {reason}")
+        return UserError(f"the sandbox with image {spec.image} cannot be made: {reason}")
 
     def _running(self, spec: SandboxSpec) -> Sandbox:
         container = f"{spec.name}-{manifest.CONTAINER}"
@@ -103,17 +115,13 @@ class PodmanRuntime:
                 "container", "inspect", container, "--format", "{{.State.Pid}} {{json .Config.Env}}"
             )
         except CommandError as error:
-            raise TemporaryError(f"sandbox {spec.name} vanished: {error}") from error
+            reason = complaint.reason(error)
+            raise TemporaryError(f"sandbox {spec.name} vanished: {reason}") from error
         pid, _, variables = text.partition(" ")
         try:
-            process = kernel.open_process(int(pid))
+            start, cgroup = _look_at(int(pid))
         except OSError as error:
             raise TemporaryError(f"sandbox {spec.name} ended at once") from error
-        try:
-            start = kernel.start_ticks(process)
-            cgroup = _pod_cgroup(kernel.cgroup_paths(process))
-        finally:
-            os.close(process)
         return Sandbox(spec.name, int(pid), start, _path_of(json.loads(variables)), cgroup)
 
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
@@ -129,7 +137,8 @@ class PodmanRuntime:
             self._podman("pod", "rm", "--force", "--time", "0", name, timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
             if not _is_unknown(error) and self._exists(name):
-                raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
+                reason = complaint.reason(error)
+                raise NodeError(f"sandbox {name} cannot be removed: {reason}") from error
         if cgroup:
             # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
             kernel.remove_cgroup(cgroup)
@@ -157,11 +166,20 @@ class PodmanRuntime:
         return True
 
     def check(self) -> None:
-        """Have podman look for its programs and open its storage, whose disk must have room."""
+        """Have podman run its programs and open its storage, whose disk must have room."""
         try:
-            storage = self._podman("info", "--format", "{{.Store.GraphRoot}}").strip()
+            said = self._run("info", "--format", "{{json .}}")
         except CommandError as error:
-            raise NodeError(f"podman does not work: {_reason(error)}") from error
+            raise NodeError(f"podman does not work: {complaint.reason(error)}") from error
+        try:
+            facts = json.loads(said.stdout)
+            storage = facts["store"]["graphRoot"]
+            missing = [program for program in _PROGRAMS if not facts["host"].get(program)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise NodeError("podman does not work: `podman info` tells no facts") from error
+        if missing:  # podman says so on stderr and ends with 0
+            names, why = ", ".join(missing), complaint.telling(said.stderr)
+            raise NodeError(f"podman does not work: it finds no {names}: {why}")
         disk.check(Path(storage))
 
     def names(self) -> set[str]:
@@ -170,7 +188,8 @@ class PodmanRuntime:
         try:
             text = self._podman("pod", "ps", "--filter", label, "--format", "{{.Name}}")
         except CommandError as error:
-            raise TemporaryError(f"podman could not be asked: {error}") from error
+            reason = complaint.reason(error)
+            raise TemporaryError(f"podman could not be asked: {reason}") from error
         return set(text.split())
 
     def strays(self) -> set[str]:
@@ -183,33 +202,28 @@ class PodmanRuntime:
     def _podman(
         self, *arguments: str, timeout_s: float = 0, cancelled: threading.Event | None = None
     ) -> str:
+        return self._run(*arguments, timeout_s=timeout_s, cancelled=cancelled).stdout
+
+    def _run(
+        self, *arguments: str, timeout_s: float = 0, cancelled: threading.Event | None = None
+    ) -> command.Completed:
         argv = [self._settings.command, *self._settings.global_options, *arguments]
         timeout_s = timeout_s or self._settings.timeout_s
         return command.run(
             argv, timeout_s=timeout_s, environment=self._environment, cancelled=cancelled
-        ).stdout
-
-
-def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
-    text = error.stderr_tail or str(error)
-    said = text.replace(image, "").replace(name, "")  # an image may be called "conmon"
-    reason = _reason(error)
-    if _LOCAL_IMAGE.match(image) and "pinging container registry" in text:
-        return UserError(f"image {image} is not on this node")
-    if error.exit_code is None or _NODE.search(said):
-        return NodeError(f"podman cannot start {name}: {reason}")
-    if _TEMPORARY.search(said):
-        return TemporaryError(f"image {image}: {reason}")
-    return UserError(f"the sandbox with image {image} cannot be made: {reason}")
-
-
-def _reason(error: CommandError) -> str:
-    text = error.stderr_tail or str(error)
-    return text.splitlines()[-1].removeprefix("Error: ")
+        )
 
 
 def _is_unknown(error: CommandError) -> bool:
     return "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail
+
+
+def _look_at(pid: int) -> tuple[int, str]:
+    process = kernel.open_process(pid)
+    try:
+        return kernel.start_ticks(process), _pod_cgroup(kernel.cgroup_paths(process))
+    finally:
+        os.close(process)
 
 
 def _pod_cgroup(paths: dict[str, str]) -> str:

@@ -94,9 +94,21 @@ def remove_empty_parents() -> None:
 
 
 def _upper_levels() -> set[Path]:
-    # cgroup v1 has a link for each of two controllers that share a hierarchy.
-    found = (path for depth in ("*", "*/*", "*/*/*") for path in ROOT.glob(depth))
-    return {path.resolve() for path in found if path.is_dir()}
+    found = {ROOT}
+    level = {ROOT}
+    for _ in range(3):
+        level = {path for parent in level for path in _folders(parent)}
+        found |= level
+    return found - {ROOT}
+
+
+def _folders(parent: Path) -> set[Path]:
+    """Return the folders in `parent`; other clusters' come and go meanwhile."""
+    try:
+        # cgroup v1 has a link for each of two controllers that share a hierarchy.
+        return {path.resolve() for path in parent.iterdir() if path.is_dir()}
+    except OSError:
+        return set()
 
 
 def _below(tops: Iterable[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A node whose disk is full for a while: drained, left alone, and resumed when it has room."""
+"""A node that is at fault for a while: drained, left alone, and resumed when it is sound again."""
 
 import contextlib
 import json
@@ -50,6 +50,20 @@ def full_disk(cluster, node):
     disk.remove()
 
 
+@pytest.fixture
+def broken_runc(cluster, tmp_path):
+    """Have podman find a runc that fails; returns what mends that."""
+    runc = tmp_path / "runc"
+    runc.write_text("#!/bin/sh\nexit 1\n")
+    runc.chmod(0o755)
+    settings = cluster.state / "etc/containers.conf"
+    sound = settings.read_text()
+    settings.write_text(f'{sound}\n[engine.runtimes]\nrunc = ["{runc}"]\n')
+    yield lambda: settings.write_text(sound)
+    settings.write_text(sound)
+    cluster.wait_for(lambda: cluster.drained_nodes() == {})
+
+
 def looks_in_vain(cluster, node):
     lines = (cluster.logs / f"agent-{node}.log").read_text().splitlines()
     events = [json.loads(line) for line in lines]
@@ -74,3 +88,16 @@ def test_a_full_disk_drains_the_node_until_it_has_room_again(cluster, node, full
     cluster.wait_for(
         lambda: not list(full_disk.place.iterdir()), what="no half of a record is left"
     )
+
+
+def test_a_runc_that_fails_drains_the_node_until_it_works(cluster, node, broken_runc, shared_dir):
+    out = shared_dir("alice") / "out"
+    job_id = cluster.sbatch("alice", SCRIPT, "-w", node, "-o", str(out), "-e", "/dev/null")
+    cluster.wait_for(cluster.drained_nodes)
+    reason = cluster.drained_nodes()[node]
+    assert reason.startswith("sbridge: podman does not work: it finds no ociRuntime, conmon: ")
+    broken_runc()
+    cluster.wait_for(lambda: cluster.drained_nodes() == {}, what="the agent finds runc")
+    cluster.start_requeued(job_id)
+    cluster.wait_job(job_id, "COMPLETED")
+    assert out.read_text() == "ran\n"

@@ -394,14 +394,6 @@ def test_cancelling_a_pull_that_hangs_frees_the_node_at_once(cluster, submit):
     assert cluster.drained_nodes() == {}
 
 
-def test_an_image_called_like_a_part_of_podman_drains_nothing(cluster, submit):
-    job_id, _, err = submit(script("true\n", image="#K8S_IMAGE=127.0.0.1:1/conmon:1\n"))
-    cluster.wait_for(lambda: err.exists() and b"trying again" in err.read_bytes())
-    cluster.scancel(job_id)
-    cluster.wait_for(lambda: cluster.job_state(job_id) == "CANCELLED", timeout=15)
-    assert cluster.drained_nodes() == {}
-
-
 def test_a_killed_conmon_holds_no_node(cluster, running):
     job_id, _, _ = running(script("echo ready; sleep 987\n"))
     for line in Path("/proc").glob("[0-9]*/cmdline"):
