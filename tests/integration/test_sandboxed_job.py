@@ -97,6 +97,14 @@ def test_streams_and_exit_code_are_the_native_ones(both):
     assert sandboxed.end == native.end == ("FAILED", "3:0")
 
 
+def test_line_breaks_in_name_and_comment_and_tabs_in_the_first_line_change_nothing(run):
+    words = ("-J", "a\nJobId=1 b\x0bc\u2028d", "--comment", "x\ny")
+    ended = run(script("echo $-; false; echo on\n", interpreter="/bin/bash\t-e"), *words, "-a", "7")
+    assert b"e" in ended.out
+    assert b"on" not in ended.out
+    assert ended.exit_code == "1:0"
+
+
 @pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM", "USR1"])
 def test_death_by_a_signal_is_the_native_one(both, name):
     native, sandboxed = both(f"kill -{name} $$\n")
