@@ -5,6 +5,7 @@ Slurm's word comes first; the Epilog's variables speak where Slurm is silent.
 
 import os
 import re
+import signal
 import time
 from typing import Any
 
@@ -14,11 +15,18 @@ from bridge.slurm.jobs import Job, SlurmControl, kib, seconds
 
 _COMPLETING_S = 30.0
 _STEP_S = 0.1
+# What Slurm tells of a later run is not this run's.
 _REQUEUED = {
     "JobState": "REQUEUED",
-    "Reason": "the job was requeued; its next run's results get a folder of their own",
+    "Reason": "the job was requeued",
+    "ExitCode": "",
     "StartTime": "",
+    "EndTime": "",
 }
+# Slurm 22.05 gives this reason to scripts that it could not start, with exit code 0:53, and to
+# all that a signal ended.
+_NOT_STARTED = "JobLaunchFailure"
+_NOT_STARTED_MARK = 53
 
 
 def identity(job: JobRun) -> dict[str, Any]:
@@ -28,11 +36,8 @@ def identity(job: JobRun) -> dict[str, Any]:
 
 def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     """Ask Slurm once the run is over; raises `TemporaryError` while Slurm cannot be asked."""
-    told = _when_over(job, slurm)
-    fields = dict(told.fields) if told else _from_accounting(job, slurm)
+    fields = _told(job, slurm)
     variables = {**job.request.variables, **job.state.finish}
-    if told is not None and _runs_again(job, told):
-        fields = {**fields, **_REQUEUED, "EndTime": ""}
     exit_code, exit_signal = _ending(variables, fields)
     started, ended = _epoch(fields.get("StartTime", "")), _epoch(fields.get("EndTime", ""))
     return {
@@ -45,7 +50,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "qos": fields.get("QOS", ""),
         "nodes": job.request.nodes,
         "state": fields.get("JobState") or _state_from(exit_code, exit_signal),
-        "reason": _reason(job, fields),
+        "reason": _reason(job, fields, exit_signal),
         "exit_code": exit_code,
         "signal": exit_signal,
         "submitted": _epoch(fields.get("SubmitTime", "")),
@@ -58,7 +63,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
         "script": _asked(job, "script"),
         "warnings": _warnings(job),
-        **_usage(job, slurm),
+        **({} if fields.get("JobState") == "REQUEUED" else _usage(job, slurm)),
         **({} if job.request.is_nas_job else _own_logs(fields)),
     }
 
@@ -77,11 +82,32 @@ def _usage(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
     return {"max_rss_kib": rss_kib or None, "cpu_s": seconds(record.get("TotalCPU", ""))}
 
 
-def _runs_again(job: JobRun, told: Job) -> bool:
+def _told(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
+    """Return what Slurm tells of this very run; raises `TemporaryError` while it is not over.
+
+    A slurmctld that was killed may, when it is back, call a run running that has ended.
+    """
+    told = _when_over(job, slurm)
+    if told is None:
+        return _from_accounting(job, slurm)
+    if _is_later(job, told):
+        return {**told.fields, **_REQUEUED}
+    if told.is_over:
+        return dict(told.fields)
+    found = _from_accounting(job, slurm)
+    state = found.get("JobState", "")
+    if state == "REQUEUED":
+        return {**told.fields, **_REQUEUED}
+    if not state or not Job(told.job_id, found).is_over:
+        text = f"job {told.job_id} is {told.state}, although this run of it ended on its node"
+        raise TemporaryError(f"Slurm says that {text}")
+    return {**told.fields, "Reason": "", "ExitCode": "", **found}
+
+
+def _is_later(job: JobRun, told: Job) -> bool:
     """Whether Slurm speaks of a later run of the job already."""
     restarts = told.fields.get("Restarts", "0")
-    is_later = restarts.isdigit() and int(restarts) > job.run.restart
-    return is_later or not (told.is_over or told.state == "COMPLETING")
+    return restarts.isdigit() and int(restarts) > job.run.restart
 
 
 def _when_over(job: JobRun, slurm: SlurmControl) -> Job | None:
@@ -89,7 +115,8 @@ def _when_over(job: JobRun, slurm: SlurmControl) -> Job | None:
     deadline = time.monotonic() + _COMPLETING_S
     while True:
         told = slurm.job(job.run.job_id)
-        if told is None or told.state != "COMPLETING" or time.monotonic() >= deadline:
+        is_settled = told is None or told.state != "COMPLETING" or _is_later(job, told)
+        if is_settled or time.monotonic() >= deadline:
             return told
         time.sleep(_STEP_S)
 
@@ -104,6 +131,7 @@ def _from_accounting(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
         "JobName": "JobName",
         "QOS": "QOS",
         "State": "JobState",
+        "ExitCode": "ExitCode",
         "Submit": "SubmitTime",
         "Start": "StartTime",
         "End": "EndTime",
@@ -111,13 +139,23 @@ def _from_accounting(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
     found = {names[key]: value for key, value in record.items() if key in names}
     if "JobState" in found:
         found["JobState"] = found["JobState"].partition(" ")[0]
+    if found.get("JobState") != "COMPLETED" and not re.match("0:[1-9]", found.get("ExitCode", "")):
+        found.pop("ExitCode", None)  # sacct takes 128 from larger exit codes
     return found
 
 
 def _ending(variables: dict[str, str], fields: dict[str, str]) -> tuple[int | None, int | None]:
-    """Return exit code and signal, from the Epilog's wait status or Slurm's "code:signal"."""
-    if fields.get("Reason") == "JobLaunchFailure":
-        return None, None  # Slurm's own 0:53 is no signal of the script's
+    """Return the script's exit code and signal, None for both where Slurm has marks of its own."""
+    exit_code, number = _wait_status(variables, fields)
+    is_started = fields.get("Reason") != _NOT_STARTED or number != _NOT_STARTED_MARK
+    is_signal = number is None or number < signal.NSIG  # 125: memory ran out
+    return (exit_code, number) if is_started and is_signal else (None, None)
+
+
+def _wait_status(
+    variables: dict[str, str], fields: dict[str, str]
+) -> tuple[int | None, int | None]:
+    """Read the Epilog's wait status, or Slurm's "code:signal"."""
     status = variables.get("SLURM_JOB_EXIT_CODE", "")
     if status.isdigit():
         value = int(status)
@@ -134,11 +172,11 @@ def _state_from(exit_code: int | None, exit_signal: int | None) -> str:
     return "FAILED" if exit_code or exit_signal else "COMPLETED"
 
 
-def _reason(job: JobRun, fields: dict[str, str]) -> str:
+def _reason(job: JobRun, fields: dict[str, str], exit_signal: int | None) -> str:
     if job.state.reason:
         return job.state.reason
     reason = fields.get("Reason", "")
-    return "" if reason == "None" else reason
+    return "" if reason == "None" or (reason == _NOT_STARTED and exit_signal) else reason
 
 
 def _asked(job: JobRun, name: str) -> str:

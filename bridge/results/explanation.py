@@ -53,6 +53,7 @@ OUTCOMES: dict[str, Words] = {
     "out_of_memory": {"en": "ran out of memory", "ko": "메모리 부족"},
     "node_failure": {"en": "lost its node", "ko": "노드 장애"},
     "preempted": {"en": "preempted", "ko": "선점됨"},
+    "requeued": {"en": "put back into the queue", "ko": "다시 대기열로"},
     "unknown": {"en": "ended", "ko": "종료"},
 }
 
@@ -66,6 +67,7 @@ _OUTCOME_OF_STATE = {
     "NODE_FAIL": "node_failure",
     "BOOT_FAIL": "node_failure",
     "PREEMPTED": "preempted",
+    "REQUEUED": "requeued",
 }
 
 _SENTENCES: dict[str, Words] = {
@@ -100,6 +102,12 @@ _SENTENCES: dict[str, Words] = {
     "preempted": {
         "en": "The job had to make room for one of higher priority.",
         "ko": "우선순위가 더 높은 작업에 자원을 양보했습니다.",
+    },
+    "requeued": {
+        "en": "This run of the job was ended, and the job was put back into the queue. What the run"
+        " had written until then is here; the next run's results get a folder of their own.",
+        "ko": "작업의 이번 실행이 중단되고 작업이 다시 대기열에 들어갔습니다. 그때까지 기록된"
+        " 내용이 여기에 있습니다. 다음 실행의 결과는 별도의 폴더에 저장됩니다.",
     },
     "unknown": {
         "en": "How the job ended is not known.",
