@@ -1,6 +1,7 @@
 """The keeper: holds one entered step; a child of the forge, root, outside the sandbox.
 
-1. forks; the child joins the sandbox's namespaces and becomes the user for good
+1. forks; the child (bridge.agent.script_process) joins the sandbox's namespaces and becomes the
+   user for good
 2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity and nice
    value (what a child of sbridge-run would have inherited), read from /proc/<sbridge-run>;
    joining a cgroup after some idle time costs ten milliseconds, hence at the same time
@@ -8,25 +9,22 @@
 4. passes signals on, each to the same processes as natively and once
 5. reports the wait status and ends
 
-Rule: once a process of ours is inside the sandbox's file system it imports nothing and
-opens nothing as root; everything it needs is loaded and open before.
-
 Signals. Slurm knows sbridge-run only, which tells what it got and whether its whole process
 group got it. Natively `scancel -b` reaches the script's process, `scancel -f` its process
 group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
 import errno
-import fcntl
 import os
 import select
 import signal
 import socket
-import sys
 import time
-from dataclasses import dataclass
 
-from bridge import batch_script, kernel, wire
+from bridge import kernel, wire
+from bridge.agent.descendants import descendants
+from bridge.agent.entry import Entry
+from bridge.agent.script_process import UNCATCHABLE, ScriptProcess
 
 _NAMESPACES = (
     ("ipc", kernel.CLONE_NEWIPC),
@@ -35,41 +33,8 @@ _NAMESPACES = (
     ("pid", kernel.CLONE_NEWPID),
     ("mnt", kernel.CLONE_NEWNS),
 )
-_SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh")
-_FALLBACK = b"/bin/sh"
-_UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
-_HIGH_DESCRIPTOR = 512
 _SANDBOX_DEATH_S = 0.5
 _SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One step that enters: what the agent decided (`message`) and the descriptors it passes.
-
-    `connection` to sbridge-run, `caller` and `init` the /proc folders of sbridge-run and of
-    the sandbox's first process, `script` the batch script or None, `step` the step's own
-    open files as (number there, descriptor here).
-    """
-
-    message: wire.Message
-    connection: socket.socket
-    caller: int
-    init: int
-    script: int | None
-    step: list[tuple[int, int]]
-
-    @classmethod
-    def of(cls, message: wire.Message, descriptors: list[int]) -> "Entry":
-        """Take the descriptors apart, in the order in which the agent sends them."""
-        rest = list(descriptors)
-        connection = socket.socket(fileno=rest.pop(0))
-        connection.setblocking(True)  # the agent had a time limit on it, and that is shared
-        caller, init = rest.pop(0), rest.pop(0)
-        numbers = [int(number) for number in message.every("fd")]
-        step = list(zip(numbers, rest, strict=False))
-        script = rest[len(numbers)] if len(rest) > len(numbers) else None
-        return cls(message, connection, caller, init, script, step)
 
 
 def enter(message: wire.Message, descriptors: list[int]) -> None:
@@ -104,7 +69,9 @@ class _Keeper:
         trouble, trouble_writer = os.pipe2(os.O_CLOEXEC)
         permission, permit = os.pipe2(os.O_CLOEXEC)
         ready, ready_writer = os.pipe2(os.O_CLOEXEC)
-        child = _Child(self._entry, namespaces, trouble_writer, permission, permit, ready_writer)
+        child = ScriptProcess(
+            self._entry, namespaces, trouble_writer, permission, permit, ready_writer
+        )
         self._child = child.start()
         for descriptor in (trouble_writer, permission, ready_writer, *(d for d, _ in namespaces)):
             os.close(descriptor)
@@ -232,7 +199,7 @@ class _Keeper:
             self._kill_everything(number)
 
     def _kill_everything(self, number: int) -> None:
-        for pid in _descendants(self._child):
+        for pid in descendants(self._child):
             self._kill(pid, number)
 
     def _kill(self, pid: int, number: int) -> None:
@@ -268,7 +235,7 @@ def _catch_signals() -> int:
     """Have the child's end reported on the returned descriptor; let no signal end this process."""
     wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in signal.valid_signals() - _UNCATCHABLE:
+    for number in signal.valid_signals() - UNCATCHABLE:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, _noted)
     return wakeup
@@ -276,191 +243,3 @@ def _catch_signals() -> int:
 
 def _noted(number: int, frame: object) -> None:
     """Do nothing: the wake-up descriptor tells the loop."""
-
-
-def _descendants(root: int) -> list[int]:
-    """Return `root` and all processes that descend from it or share its session."""
-    parents: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                stat = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        parents[int(name)] = (int(stat[1]), int(stat[3]))
-    found = {root}
-    size = 0
-    while len(found) > size:
-        size = len(found)
-        found |= {
-            pid for pid, (parent, session) in parents.items() if parent in found or session == root
-        }
-    return sorted(found)
-
-
-class _Child:
-    """The process that becomes the user's script."""
-
-    def __init__(
-        self,
-        entry: Entry,
-        namespaces: list[tuple[int, int]],
-        trouble: int,
-        permission: int,
-        permit: int,
-        ready: int,
-    ) -> None:
-        self._message = entry.message
-        self._namespaces = namespaces
-        self._trouble = trouble
-        self._permission = permission
-        self._permit = permit
-        self._ready = ready
-        self._step = entry.step
-        # All that needs a path, a codec or a module of the node is prepared out here.
-        self._identity = kernel.identity(entry.caller)
-        self._limits = kernel.limits(entry.caller)
-        self._argv = entry.message.every("arg")
-        self._file = entry.message.first("file")
-        self._environment = {
-            key: value
-            for key, _, value in (pair.partition(b"=") for pair in entry.message.every("env"))
-        }
-        self._directories = entry.message.every("cwd")
-
-    def start(self) -> int:
-        """Fork and return the child's pid.
-
-        The pid namespace holds for children only, so it is joined before.
-        """
-        uid = int(self._message.first("uid"))
-        if set(self._identity.uids) != {uid}:
-            raise OSError(errno.EPERM, "the calling process is not the job's owner")
-        for descriptor, kind in self._namespaces:
-            if kind == kernel.CLONE_NEWPID:
-                kernel.setns(descriptor, kind)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._become_script()
-            except OSError as error:
-                self._say(f"cannot start the job in its sandbox: {error}".encode(errors="replace"))
-                os._exit(error.errno or 1)
-            except batch_script.UnrunnableError as error:
-                self._say(str(error).encode(errors="replace"))
-                os._exit(error.exit_code)
-            except BaseException as error:  # noqa: BLE001 - no second keeper may run on
-                self._say(
-                    f"cannot start the job in its sandbox: {error!r}".encode(errors="replace")
-                )
-            finally:
-                os._exit(1)
-        return pid
-
-    def _become_script(self) -> None:
-        os.close(self._permit)  # else nobody's death would be noticed below
-        signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals() - _UNCATCHABLE:
-            signal.signal(number, signal.SIG_DFL)
-        os.setsid()
-        os.write(self._ready, b"!")  # from here on signals find it as they should
-        sys.meta_path.clear()
-        sys.path.clear()
-        self._place_descriptors()
-        for kind, (soft, hard) in self._limits.items():
-            kernel.set_limit(kind, soft, hard)
-        for descriptor, kind in self._namespaces:
-            if kind != kernel.CLONE_NEWPID:
-                kernel.setns(descriptor, kind)
-        kernel.renounce_privileges(
-            self._identity.uids[0], self._identity.gids[0], list(self._identity.groups)
-        )
-        os.umask(self._identity.umask)
-        if not os.read(self._permission, 1):
-            os._exit(1)  # the keeper is gone
-        self._change_directory()
-        self._exec()
-
-    def _change_directory(self) -> None:
-        refused = b""
-        for directory in self._directories:
-            try:
-                os.chdir(directory)
-            except OSError as error:
-                refused = refused or b"%s: %s" % (directory, str(error.strerror).encode())
-                continue
-            break
-        else:
-            os.chdir(b"/")
-        if refused:
-            place = os.getcwdb()
-            self._say(b"working directory %s in the sandbox; using %s" % (refused, place))
-
-    def _place_descriptors(self) -> None:
-        parked = [
-            (number, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR))
-            for number, descriptor in self._step
-        ]
-        self._trouble = fcntl.fcntl(self._trouble, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
-        self._permission = fcntl.fcntl(self._permission, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
-        self._namespaces = [
-            (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR), kind)
-            for descriptor, kind in self._namespaces
-        ]
-        wanted = {number for number, _ in self._step}
-        for number in {0, 1, 2} - wanted:
-            try:
-                os.close(number)
-            except OSError:
-                pass
-        for number, descriptor in parked:
-            os.dup2(descriptor, number, inheritable=True)
-
-    def _exec(self) -> None:
-        if not self._file:
-            return self._exec_or_fall_back(self._argv)
-        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
-        try:
-            if argv[0] == self._file:  # a program, whatever it is called
-                os.execve(argv[0], argv, self._environment)
-            self._exec_or_fall_back(argv)
-        except OSError as error:
-            raise batch_script.cannot_start(self._file, argv, error) from None
-
-    def _exec_or_fall_back(self, argv: list[bytes]) -> None:
-        if not self._lacks_shell(argv):
-            try:
-                os.execve(argv[0], argv, self._environment)
-            except FileNotFoundError as error:
-                if os.path.basename(argv[0]) not in _SHELLS:
-                    raise self._missing(argv[0], error) from None
-        fallback = _posix_shell(argv)
-        named = b" ".join(argv[: len(argv) - len(fallback) + 1]) or argv[0]
-        try:
-            self._say(b"the image has no %s; using %s instead" % (named, _FALLBACK))
-            os.execve(_FALLBACK, fallback, self._environment)
-        except FileNotFoundError as error:
-            raise self._missing(argv[0] + b" and no " + _FALLBACK, error) from None
-
-    def _lacks_shell(self, argv: list[bytes]) -> bool:
-        """Whether argv is `/usr/bin/env SHELL …` and the image lacks that shell."""
-        if os.path.basename(argv[0]) != b"env" or len(argv) < 2 or argv[1] not in _SHELLS:
-            return False
-        return batch_script.find(argv[1], self._environment) is None
-
-    def _missing(self, what: bytes, error: OSError) -> OSError:
-        text = f"the image has no {os.fsdecode(what)}; name an image with it, or another #! line"
-        return OSError(error.errno, text)
-
-    def _say(self, text: bytes) -> None:
-        os.write(self._trouble, text + b"\n")
-
-
-def _posix_shell(argv: list[bytes]) -> list[bytes]:
-    """Return argv for /bin/sh instead of a shell that the image lacks."""
-    rest = argv[2:] if os.path.basename(argv[0]) == b"env" else argv[1:]
-    if rest and rest[0].startswith(b"--"):
-        rest = rest[1:]  # a bash-only option such as --login
-    return [_FALLBACK, *rest]

@@ -166,21 +166,23 @@ def test_scancel_ends_every_process_and_the_sandbox(cluster, running):
 
 SIGNALLED = """
 trap 'echo shell USR1' USR1
-trap 'echo shell TERM; exit 9' TERM
+trap 'echo shell TERM; wait; exit 9' TERM
 bash -c '
-    trap "echo child USR1" USR1; trap "echo child TERM" TERM
+    trap "echo child USR1" USR1; trap "echo child TERM; exit" TERM
     echo ready; while :; do sleep 0.1; done' &
 while :; do wait; done
 """
 
 
-@pytest.mark.parametrize("options", [["-b"], ["-f"]])
-def test_a_signal_reaches_the_native_processes(cluster, running, options):
+@pytest.mark.parametrize(
+    ("option", "reached"), [("-b", {b"shell USR1"}), ("-f", {b"shell USR1", b"child USR1"})]
+)
+def test_a_signal_reaches_the_native_processes(cluster, running, option, reached):
     seen = []
     for job in [running(script(SIGNALLED, image=image)) for image in ("", DEMO)]:
         job_id, out, _ = job
-        cluster.scancel(job_id, *options, "-s", "USR1")
-        cluster.wait_for(lambda out=out: b"USR1" in out.read_bytes())
+        cluster.scancel(job_id, option, "-s", "USR1")
+        cluster.wait_for(lambda out=out: reached <= set(out.read_bytes().splitlines()))
         cluster.scancel(job_id)
         seen.append(sorted(Ended(cluster, *job).out.splitlines()))
     assert seen[1] == seen[0]

@@ -8,13 +8,14 @@ import pytest
 
 from bridge import batch_script, wire
 from bridge.agent import keeper
+from bridge.agent.script_process import ScriptProcess
 
 SCRIPT = b"/spool/job00001/slurm_script"
 
 
 def child(file=b"", argv=(b"/bin/sh", SCRIPT)):
     """Return a child that is about to become its script, and what it says."""
-    made = object.__new__(keeper._Child)
+    made = object.__new__(ScriptProcess)
     made._argv = list(argv)
     made._file = file
     made._environment = {b"PATH": b"/usr/bin"}

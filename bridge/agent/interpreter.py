@@ -1,0 +1,49 @@
+"""The script's interpreter inside the sandbox, and what stands in for a shell that it lacks."""
+
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+from bridge import batch_script
+
+_SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh")
+_FALLBACK = b"/bin/sh"
+
+
+def execute(
+    argv: list[bytes], environment: dict[bytes, bytes], say: Callable[[bytes], None]
+) -> NoReturn:
+    """Become the interpreter; raises OSError when there is none. `say` takes words for the user."""
+    if not _lacks_shell(argv, environment):
+        try:
+            os.execve(argv[0], argv, environment)
+        except FileNotFoundError as error:
+            if os.path.basename(argv[0]) not in _SHELLS:
+                raise _missing(argv[0], error) from None
+    fallback = _posix_shell(argv)
+    named = b" ".join(argv[: len(argv) - len(fallback) + 1]) or argv[0]
+    try:
+        say(b"the image has no %s; using %s instead" % (named, _FALLBACK))
+        os.execve(_FALLBACK, fallback, environment)
+    except FileNotFoundError as error:
+        raise _missing(argv[0] + b" and no " + _FALLBACK, error) from None
+
+
+def _lacks_shell(argv: list[bytes], environment: dict[bytes, bytes]) -> bool:
+    """Whether argv is `/usr/bin/env SHELL …` and the image lacks that shell."""
+    if os.path.basename(argv[0]) != b"env" or len(argv) < 2 or argv[1] not in _SHELLS:
+        return False
+    return batch_script.find(argv[1], environment) is None
+
+
+def _missing(what: bytes, error: OSError) -> OSError:
+    text = f"the image has no {os.fsdecode(what)}; name an image with it, or another #! line"
+    return OSError(error.errno, text)
+
+
+def _posix_shell(argv: list[bytes]) -> list[bytes]:
+    """Return argv for /bin/sh instead of a shell that the image lacks."""
+    rest = argv[2:] if os.path.basename(argv[0]) == b"env" else argv[1:]
+    if rest and rest[0].startswith(b"--"):
+        rest = rest[1:]  # a bash-only option such as --login
+    return [_FALLBACK, *rest]

@@ -1,0 +1,151 @@
+"""The process that becomes the user's script inside the sandbox: a child of the keeper.
+
+Rule: once it is inside the sandbox's file system it imports nothing and opens nothing as root;
+everything it needs is loaded and open before.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import sys
+
+from bridge import batch_script, kernel
+from bridge.agent import interpreter
+from bridge.agent.entry import Entry
+
+UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+_HIGH_DESCRIPTOR = 512
+
+
+class ScriptProcess:
+    """The process that becomes the user's script: the keeper's child."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        namespaces: list[tuple[int, int]],
+        trouble: int,
+        permission: int,
+        permit: int,
+        ready: int,
+    ) -> None:
+        self._message = entry.message
+        self._namespaces = namespaces
+        self._trouble = trouble
+        self._permission = permission
+        self._permit = permit
+        self._ready = ready
+        self._step = entry.step
+        # All that needs a path, a codec or a module of the node is prepared out here.
+        self._identity = kernel.identity(entry.caller)
+        self._limits = kernel.limits(entry.caller)
+        self._argv = entry.message.every("arg")
+        self._file = entry.message.first("file")
+        self._environment = {
+            key: value
+            for key, _, value in (pair.partition(b"=") for pair in entry.message.every("env"))
+        }
+        self._directories = entry.message.every("cwd")
+
+    def start(self) -> int:
+        """Fork and return the child's pid.
+
+        The pid namespace holds for children only, so it is joined before.
+        """
+        uid = int(self._message.first("uid"))
+        if set(self._identity.uids) != {uid}:
+            raise OSError(errno.EPERM, "the calling process is not the job's owner")
+        for descriptor, kind in self._namespaces:
+            if kind == kernel.CLONE_NEWPID:
+                kernel.setns(descriptor, kind)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_script()
+            except OSError as error:
+                self._say(f"cannot start the job in its sandbox: {error}".encode(errors="replace"))
+                os._exit(error.errno or 1)
+            except batch_script.UnrunnableError as error:
+                self._say(str(error).encode(errors="replace"))
+                os._exit(error.exit_code)
+            except BaseException as error:  # noqa: BLE001 - no second keeper may run on
+                self._say(
+                    f"cannot start the job in its sandbox: {error!r}".encode(errors="replace")
+                )
+            finally:
+                os._exit(1)
+        return pid
+
+    def _become_script(self) -> None:
+        os.close(self._permit)  # else nobody's death would be noticed below
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - UNCATCHABLE:
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        os.write(self._ready, b"!")  # from here on signals find it as they should
+        sys.meta_path.clear()
+        sys.path.clear()
+        self._place_descriptors()
+        for kind, (soft, hard) in self._limits.items():
+            kernel.set_limit(kind, soft, hard)
+        for descriptor, kind in self._namespaces:
+            if kind != kernel.CLONE_NEWPID:
+                kernel.setns(descriptor, kind)
+        kernel.renounce_privileges(
+            self._identity.uids[0], self._identity.gids[0], list(self._identity.groups)
+        )
+        os.umask(self._identity.umask)
+        if not os.read(self._permission, 1):
+            os._exit(1)  # the keeper is gone
+        self._change_directory()
+        self._exec()
+
+    def _exec(self) -> None:
+        if not self._file:
+            interpreter.execute(self._argv, self._environment, self._say)
+        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
+        try:
+            if argv[0] == self._file:  # a program, whatever it is called
+                os.execve(argv[0], argv, self._environment)
+            interpreter.execute(argv, self._environment, self._say)
+        except OSError as error:
+            raise batch_script.cannot_start(self._file, argv, error) from None
+
+    def _change_directory(self) -> None:
+        refused = b""
+        for directory in self._directories:
+            try:
+                os.chdir(directory)
+            except OSError as error:
+                refused = refused or b"%s: %s" % (directory, str(error.strerror).encode())
+                continue
+            break
+        else:
+            os.chdir(b"/")
+        if refused:
+            place = os.getcwdb()
+            self._say(b"working directory %s in the sandbox; using %s" % (refused, place))
+
+    def _place_descriptors(self) -> None:
+        parked = [
+            (number, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR))
+            for number, descriptor in self._step
+        ]
+        self._trouble = fcntl.fcntl(self._trouble, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        self._permission = fcntl.fcntl(self._permission, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        self._namespaces = [
+            (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR), kind)
+            for descriptor, kind in self._namespaces
+        ]
+        wanted = {number for number, _ in self._step}
+        for number in {0, 1, 2} - wanted:
+            try:
+                os.close(number)
+            except OSError:
+                pass
+        for number, descriptor in parked:
+            os.dup2(descriptor, number, inheritable=True)
+
+    def _say(self, text: bytes) -> None:
+        os.write(self._trouble, text + b"\n")

@@ -1,0 +1,82 @@
+"""Which program becomes the script's interpreter when the image lacks the one it names."""
+
+import os
+
+import pytest
+
+from bridge.agent import interpreter
+
+SCRIPT = b"/spool/slurm_script"
+
+
+class Executed(BaseException):
+    """Stands for the end of this process: nothing comes after an exec."""
+
+
+@pytest.fixture
+def execute(monkeypatch, tmp_path):
+    """Try to become argv in an image with these programs; returns (what was executed, said)."""
+
+    def execute(argv, *programs):
+        said = []
+        executed = []
+
+        def execve(path, arguments, environment):
+            if path not in programs:
+                raise FileNotFoundError(2, "No such file or directory")
+            executed.extend(arguments)
+            raise Executed
+
+        monkeypatch.setattr(os, "execve", execve)
+        monkeypatch.setattr(os, "access", lambda path, mode: path in programs)
+        with pytest.raises(Executed):
+            interpreter.execute(argv, {b"PATH": b"/usr/bin:/bin"}, said.append)
+        return executed, b"".join(said)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [b"/bin/bash", SCRIPT, b"a b", b""],
+        [b"/usr/bin/env", b"bash", SCRIPT],
+        [b"/usr/bin/env", b"python3", b"-x", SCRIPT],
+    ],
+)
+def test_an_interpreter_that_is_there_runs_as_it_is_named(execute, argv):
+    assert execute(argv, argv[0], b"/bin/bash") == (argv, b"")
+
+
+@pytest.mark.parametrize(
+    ("argv", "instead", "named"),
+    [
+        ([b"/bin/bash", SCRIPT, b"x"], [SCRIPT, b"x"], b"/bin/bash"),
+        ([b"/bin/bash", b"-e", SCRIPT], [b"-e", SCRIPT], b"/bin/bash"),
+        ([b"/bin/bash", b"--login", SCRIPT], [SCRIPT], b"/bin/bash --login"),
+        ([b"/usr/bin/env", b"bash", SCRIPT], [SCRIPT], b"/usr/bin/env bash"),
+    ],
+)
+def test_a_shell_that_is_not_there_is_replaced_by_sh_and_that_is_said(
+    execute, argv, instead, named
+):
+    ran, said = execute(argv, b"/bin/sh", b"/usr/bin/env")
+    assert ran == [b"/bin/sh", *instead]
+    assert said == b"the image has no %s; using /bin/sh instead" % named
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (b"/usr/bin/python3", "the image has no /usr/bin/python3; name an image with it"),
+        (b"/bin/bash", "the image has no /bin/bash and no /bin/sh; name an image with it"),
+    ],
+)
+def test_what_nothing_can_stand_in_for_is_named(monkeypatch, program, words):
+    def execve(*_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "execve", execve)
+    with pytest.raises(OSError, match=words) as raised:
+        interpreter.execute([program, SCRIPT], {}, lambda text: None)
+    assert raised.value.errno == 2

@@ -1,0 +1,122 @@
+"""The process that becomes the script, here in no other namespaces than the tests' own."""
+
+import os
+import resource
+import signal
+import socket
+
+import pytest
+
+from bridge import kernel, wire
+from bridge.agent.entry import Entry
+from bridge.agent.script_process import ScriptProcess
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can renounce for good")
+TELL = "pwd; umask; echo $A; ulimit -n; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; echo e >&2"
+
+
+class Step:
+    """One step of the process `caller`; pipes take the place of Slurm's files."""
+
+    def __init__(self, body, *, uid, caller, directories=(b"/",), file=b""):
+        self._reads = {}
+        files = []
+        for number in (1, 2):
+            self._reads[number], writer = os.pipe2(os.O_CLOEXEC)
+            files.append((number, writer))
+        trouble, self._trouble = os.pipe2(os.O_CLOEXEC)
+        self._reads["trouble"] = trouble
+        self._permission, self._permit = os.pipe2(os.O_CLOEXEC)
+        self._ready, ready = os.pipe2(os.O_CLOEXEC)
+        fields = [("uid", b"%d" % uid), ("env", b"A=b=c"), ("env", b"PATH=/usr/bin:/bin")]
+        fields += [("arg", word) for word in (b"/bin/sh", b"-c", body.encode())]
+        fields += [("cwd", directory) for directory in directories] + [("file", file)]
+        here, self._there = socket.socketpair()
+        self._connection = here
+        self._caller = kernel.open_process(caller)
+        entry = Entry(wire.Message("enter", fields), here, self._caller, -1, None, files)
+        self._ours = [writer for _, writer in files] + [self._trouble, self._permission, ready]
+        self.process = ScriptProcess(
+            entry, [], self._trouble, self._permission, self._permit, ready
+        )
+
+    def run(self):
+        """Let the script run to its end; returns its wait status and what it wrote, by file."""
+        pid = self.process.start()
+        for descriptor in self._ours:
+            os.close(descriptor)
+        self._ours = []
+        assert os.read(self._ready, 1) == b"!"
+        os.write(self._permit, b"!")
+        said = {}
+        for number, descriptor in self._reads.items():
+            with open(descriptor, "rb") as file:
+                said[number] = file.read().decode()
+        self._reads = {}
+        return os.waitpid(pid, 0)[1], said
+
+    def close(self):
+        for descriptor in (*self._ours, *self._reads.values(), self._ready, self._permit):
+            os.close(descriptor)
+        os.close(self._caller)
+        self._connection.close()
+        self._there.close()
+
+
+@pytest.fixture
+def step():
+    made = []
+
+    def step(body="true", **options):
+        options = {"uid": os.getuid(), "caller": os.getpid(), **options}
+        made.append(Step(body, **options))
+        return made[-1]
+
+    yield step
+    for one in made:
+        one.close()
+
+
+def test_a_caller_who_is_not_the_jobs_owner_starts_nothing(step):
+    with pytest.raises(PermissionError, match="not the job's owner"):
+        step(uid=os.getuid() + 1).process.start()
+
+
+@needs_root
+def test_the_script_has_the_callers_place_and_none_of_its_rights(step):
+    status, said = step(TELL).run()
+    assert status == 0
+    *place, bounds, privileges = said[1].splitlines()
+    umask = os.umask(0)
+    os.umask(umask)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert place == ["/", f"{umask:04o}", "b=c", str(limit)]
+    assert bounds == "CapBnd:\t0000000000000000"
+    assert privileges == "NoNewPrivs:\t1"
+    assert (said[2], said["trouble"]) == ("e\n", "")
+
+
+@needs_root
+def test_a_directory_that_is_not_there_is_told_and_the_next_one_taken(step):
+    _, said = step("pwd", directories=(b"/no/such", b"/usr")).run()
+    assert said[1] == "/usr\n"
+    assert said["trouble"] == (
+        "working directory /no/such: No such file or directory in the sandbox; using /usr\n"
+    )
+
+
+@needs_root
+def test_the_script_does_not_inherit_what_the_keeper_ignores(step):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        status, _ = step("kill -TERM $$; echo survived").run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+@needs_root
+def test_a_file_that_cannot_run_is_told_with_a_shells_exit_code(step):
+    status, said = step(file=b"/no/such/file.py").run()
+    assert os.waitstatus_to_exitcode(status) == 127
+    assert "K8S_SCRIPT=/no/such/file.py: No such file" in said["trouble"]
