@@ -218,7 +218,11 @@ class Results:
         low=0.1,
     )
     parallel_publications: int = setting(
-        4, "How many results are brought to the NAS at once per node.", low=1, high=64
+        4,
+        "How many results are brought to the NAS at once per node, half of them for one user.\n"
+        "They have low priority and at most a quarter of the node's CPUs.",
+        low=1,
+        high=64,
     )
     retry_s: float = setting(
         15.0, "Seconds until the next try when the NAS did not take the results.", low=0.1

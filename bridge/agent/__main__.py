@@ -17,6 +17,7 @@ from bridge.errors import ConfigError, SbridgeError
 _EX_CONFIG = 78
 _DEFAULT_BEAT_S = 5.0
 _RETRY_S = 5.0
+_LOOK_S = 1.0
 
 
 def main() -> int:
@@ -109,7 +110,16 @@ class _Agent:
                 could_ask = reconcile(self._sandboxes, self._slurm, self._node, self._log)
             except Exception as error:  # noqa: BLE001 - a bug; the next round may do better
                 self._log.error("reconcile_crashed", exc_info=error)
-            time.sleep(self._settings.agent.reconcile_interval_s if could_ask else _RETRY_S)
+            if could_ask:
+                self._wait_for_next_comparison()
+            else:
+                time.sleep(_RETRY_S)
+
+    def _wait_for_next_comparison(self) -> None:
+        """Return after `reconcile_interval_s`, or when a fault of the node may be over."""
+        end = time.monotonic() + self._settings.agent.reconcile_interval_s
+        while time.monotonic() < end and not self._sandboxes.health.is_due:
+            time.sleep(_LOOK_S)
 
 
 if __name__ == "__main__":

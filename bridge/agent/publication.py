@@ -6,7 +6,6 @@ child. A lock in the run's folder keeps two children, also of two agents, from p
 the same run at once.
 """
 
-import contextlib
 import fcntl
 import json
 import logging
@@ -14,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from bridge import command, kernel, wire
@@ -34,7 +33,6 @@ _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 _REMOVE_TIMEOUT_S = 3600.0
 _NICENESS = 10
-_TURN_TIMEOUT_S = 30.0
 _CPU_SHARE = 4  # passes use at most this part of the node's CPUs
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
@@ -48,9 +46,9 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
         [int(group) for group in message.every("group")],
     )
     os.umask(0o022)
-    _stand_aside()
     result = _BUSY
     try:
+        _stand_aside()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         result = _PASSES[message.text("pass")](json.loads(message.first("plan")))
     except BlockingIOError:
@@ -103,7 +101,6 @@ class Publisher:
         self._log = log
         places = config.results.parallel_publications
         self._places = threading.BoundedSemaphore(places)
-        self._turns = threading.BoundedSemaphore(len(_spare_cpus()))
         # A pass has its user's uid, so he can stop it: half of the places stay for the others.
         self._places_of_one = max(1, places // 2)
         self._users: dict[int, threading.BoundedSemaphore] = {}
@@ -179,9 +176,7 @@ class Publisher:
         reason = ""
         while True:
             try:
-                plan = self._final_plan(job)
-                with self._turn():
-                    result = self._pass(job, "publish", plan)
+                result = self._pass(job, "publish", self._final_plan(job))
             except TemporaryError as error:
                 result = {"ok": False, "retry": True, "reason": str(error)}
             except Exception as error:  # noqa: BLE001 - a bug; the results wait for its mending
@@ -196,19 +191,6 @@ class Publisher:
                 reason = str(result.get("reason"))
                 self._log.warning("results_delayed", run=str(job.run), reason=reason)
             time.sleep(self._config.results.retry_s)
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until a spare CPU is free, but not for ever behind passes that a NAS holds up.
-
-        Hashing is a CPU's work, and several at it make each hook wait for all of them.
-        """
-        is_ours = self._turns.acquire(timeout=_TURN_TIMEOUT_S)
-        try:
-            yield
-        finally:
-            if is_ours:
-                self._turns.release()
 
     def _is_ours(self, job: JobRun) -> bool:
         """Whether this node publishes the job: the batch host does, which is its first node."""

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from bridge.agent.job import JobRun
+from bridge.agent.node_health import NodeHealth
 from bridge.agent.sandboxes import Sandboxes
 from bridge.errors import NodeError, TemporaryError
 from bridge.slurm.jobs import SlurmControl
@@ -24,8 +25,7 @@ def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) ->
         jobs = slurm.jobs_on(node)
         _end_lost_runs(sandboxes, runs, jobs, log)
         _remove_orphans(sandboxes, names, jobs, log)
-        if not sandboxes.node_fault and slurm.resume(node):
-            log.info("node_resumed", node=node)
+        _resume_if_sound(sandboxes.health, slurm, node, log)
     except TemporaryError as error:
         log.warning("reconcile_delayed", reason=str(error))
         return False
@@ -33,6 +33,22 @@ def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) ->
         log.error("reconcile_failed", reason=str(error))
         return False
     return True
+
+
+def _resume_if_sound(health: NodeHealth, slurm: SlurmControl, node: str, log: Any) -> None:
+    """Resume a node that hooks or agent drained for what is over; others' drains are theirs."""
+    if health.is_resting:
+        return
+    if slurm.is_drained_by_us(node):
+        try:
+            health.check()
+        except NodeError as error:
+            health.found_fault()
+            log.warning("node_still_at_fault", node=node, reason=str(error))
+            return
+        if slurm.resume(node):
+            log.info("node_resumed", node=node)
+    health.settle()
 
 
 def _end_lost_runs(sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int], log: Any) -> None:

@@ -3,6 +3,7 @@
 One thread makes one sandbox. Nothing here touches the NAS.
 """
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from bridge.agent import blueprint
 from bridge.agent.job import JobRun, Request, State
+from bridge.agent.node_health import NodeHealth
 from bridge.config import Config
 from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
 from bridge.job_spool import NodeSpool, RunId
@@ -48,7 +50,9 @@ class Sandboxes:
         self._jobs: dict[RunId, JobRun] = {}
         self._lock = threading.Lock()
         self._script_parent: Any = None
-        self.node_fault = ""
+        in_use = {config.agent.runtime, *config.agent.allowed_runtimes}
+        self._in_use = [self._runtimes[name] for name in sorted(in_use)]
+        self.health = NodeHealth(self.spool, self._in_use)
 
     def load(self) -> None:
         """Read every run's record from disk; a record that cannot be read is logged and left."""
@@ -114,6 +118,7 @@ class Sandboxes:
                 return known, False
             job = JobRun(request, self.spool.job(request.run), State(accepted_at=time.time()))
             self._jobs[request.run] = job
+        is_old = job.spool.root.exists()  # its record could not be read
         try:
             with job.lifecycle:  # and not the lock of all: user databases may be slow
                 job.spool.root.mkdir(mode=0o711, exist_ok=True)
@@ -122,6 +127,8 @@ class Sandboxes:
                 job.save_request()
         except OSError as error:
             self.forget(job)
+            if not is_old:
+                shutil.rmtree(job.spool.root, ignore_errors=True)
             raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
         return job, True
 
@@ -176,6 +183,7 @@ class Sandboxes:
             job.advance(runtime=name, sandbox_name=spec.name)
             entry = self._runtimes[name].start(spec, job.spool, job)
             job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)
+        self.health.made_sandbox()
         self._log.info(
             "sandbox_ready",
             run=str(job.run),
@@ -233,7 +241,7 @@ class Sandboxes:
 
     def _blame_node(self, job: JobRun, error: NodeError) -> None:
         """Drain this node first, so that the requeued job does not come back to it."""
-        self.node_fault = error.message
+        self.health.found_fault()
         self._log.error("node_at_fault", run=str(job.run), node=self._node, reason=str(error))
         try:
             self._slurm.drain(self._node, error.message)
@@ -277,8 +285,7 @@ class Sandboxes:
 
     def sandbox_names(self) -> set[str]:
         """Return the sandboxes that are really there, of all runtimes in use."""
-        names = {self._config.agent.runtime, *self._config.agent.allowed_runtimes}
-        return set().union(*(self._runtimes[name].names() for name in names))
+        return set().union(*(runtime.names() for runtime in self._in_use))
 
     def remove_orphan(self, name: str) -> None:
         """Remove a sandbox that no run owns."""

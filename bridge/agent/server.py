@@ -130,7 +130,7 @@ class Server:
             else:
                 self._sandboxes.finish(variables)
         except NodeError as error:
-            self._sandboxes.node_fault = error.message
+            self._sandboxes.health.found_fault()
             self._log.error("hook_failed", kind=message.kind, reason=str(error))
             return wire.Message("failed", [("text", os.fsencode(error.message))])
         except SbridgeError as error:

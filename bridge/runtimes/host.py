@@ -14,6 +14,9 @@ class HostRuntime:
     def remove(self, _name: str, _sandbox: Sandbox | None) -> None:
         """There is nothing to remove."""
 
+    def check(self) -> None:
+        """There is nothing that could be broken."""
+
     def names(self) -> set[str]:
         """There are never any."""
         return set()

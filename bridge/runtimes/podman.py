@@ -10,8 +10,9 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 
-from bridge import command, kernel
+from bridge import command, disk, kernel
 from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
@@ -155,6 +156,14 @@ class PodmanRuntime:
             return error.exit_code != 1
         return True
 
+    def check(self) -> None:
+        """Have podman look for its programs and open its storage, whose disk must have room."""
+        try:
+            storage = self._podman("info", "--format", "{{.Store.GraphRoot}}").strip()
+        except CommandError as error:
+            raise NodeError(f"podman does not work: {_reason(error)}") from error
+        disk.check(Path(storage))
+
     def names(self) -> set[str]:
         """List the pods that carry this node's label."""
         label = f"label=sbridge/node={self._node}"
@@ -177,7 +186,7 @@ class PodmanRuntime:
 def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
     text = error.stderr_tail or str(error)
     said = text.replace(image, "").replace(name, "")  # an image may be called "conmon"
-    reason = text.splitlines()[-1].removeprefix("Error: ")
+    reason = _reason(error)
     if _LOCAL_IMAGE.match(image) and "pinging container registry" in text:
         return UserError(f"image {image} is not on this node")
     if error.exit_code is None or _NODE.search(said):
@@ -185,6 +194,11 @@ def _blame(error: CommandError, image: str, name: str) -> SbridgeError:
     if _TEMPORARY.search(said):
         return TemporaryError(f"image {image}: {reason}")
     return UserError(f"the sandbox with image {image} cannot be made: {reason}")
+
+
+def _reason(error: CommandError) -> str:
+    text = error.stderr_tail or str(error)
+    return text.splitlines()[-1].removeprefix("Error: ")
 
 
 def _is_unknown(error: CommandError) -> bool:

@@ -94,5 +94,8 @@ class Runtime(Protocol):
         Raises `NodeError` when it stays.
         """
 
+    def check(self) -> None:
+        """Raise `NodeError` when this node can make no such sandboxes now, as far as one sees."""
+
     def names(self) -> set[str]:
         """Return the names of the sandboxes of this node's agent; raises `TemporaryError`."""

@@ -182,11 +182,15 @@ class SlurmControl:
         text = f"{REASON_PREFIX} {reason}"[:200]
         self._ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", f"Reason={text}")
 
-    def resume(self, node: str) -> bool:
-        """Resume `node` if it was drained with our prefix; return whether it was."""
+    def is_drained_by_us(self, node: str) -> bool:
+        """Whether `node` is drained for a reason with our prefix."""
         text = self._ask("scontrol", "-o", "show", "node", node)
         match = re.search(r"Reason=(.*?)(?: \[|$)", text)
-        if not match or not match[1].startswith(REASON_PREFIX) or "DRAIN" not in text:
+        return match is not None and match[1].startswith(REASON_PREFIX) and "DRAIN" in text
+
+    def resume(self, node: str) -> bool:
+        """Resume `node` if it is drained with our prefix; return whether it was."""
+        if not self.is_drained_by_us(node):
             return False
         self._ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
         return True

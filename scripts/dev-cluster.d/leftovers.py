@@ -8,10 +8,18 @@ from pathlib import Path
 
 import cgroups
 from cluster import MARK, Cluster, slot_ports
-from commands import attempt
+from commands import attempt, wait_until
 from daemon import recorded
+from machine import may_use_slot
 from ports import listening_ports
-from processes import all_pids, ancestors, command_line, kill_all, parent_of
+from processes import (
+    STOP_TIMEOUT_S,
+    all_pids,
+    ancestors,
+    command_line,
+    kill_all,
+    parent_of,
+)
 from remains import mounts, open_sockets, unmount_all
 from roster import BASE_DAEMONS
 
@@ -20,7 +28,7 @@ PODMAN_TIMEOUT_S = 60.0
 
 def pods(cluster: Cluster) -> list[str]:
     """Return the ids of the cluster's pods."""
-    if not (cluster.state / "podman/root/libpod").is_dir():
+    if not _has_podman_storage(cluster):
         return []
     return _podman(cluster, "pod", "ps", "--quiet", "--no-trunc").split()
 
@@ -40,9 +48,11 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
 
 def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
     """Return everything of this cluster that is still there, in words."""
-    open_ports = listening_ports() & set(slot_ports(cluster.slot))
+    ports = slot_ports(cluster.slot) if may_use_slot(cluster) else ()
+    open_ports = listening_ports() & set(ports)
     return [
         *(f"process {pid}: {command_line(pid)}" for pid in sorted(_job_processes(cluster))),
+        *(f"container {name}" for name in _containers(cluster)),
         *(f"mount {path}" for path in mounts(cluster.state)),
         *(f"cgroup {path}" for path in _job_cgroups(cluster, pod_ids)),
         *(f"socket {path}" for path in open_sockets(cluster.state)),
@@ -51,7 +61,12 @@ def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
 
 
 def _job_cgroups(cluster: Cluster, pod_ids: Collection[str]) -> list[Path]:
-    return [*cgroups.of_nodes(cluster.nodes), *cgroups.of_pods(pod_ids)]
+    return [*cgroups.of_nodes(_nodes(cluster)), *cgroups.of_pods(pod_ids)]
+
+
+def _nodes(cluster: Cluster) -> list[str]:
+    """Return the nodes' names, as far as they have not become those of another cluster."""
+    return cluster.nodes if may_use_slot(cluster) else []
 
 
 def _job_processes(cluster: Cluster) -> set[int]:
@@ -64,7 +79,7 @@ def _job_processes(cluster: Cluster) -> set[int]:
     """
     parents = {pid: parent_of(pid) for pid in all_pids()}
     chosen = {pid for pid in parents if _belongs(cluster, pid)}
-    chosen |= cgroups.pids(cgroups.of_nodes(cluster.nodes))
+    chosen |= cgroups.pids(cgroups.of_nodes(_nodes(cluster)))
     while children := {pid for pid, parent in parents.items() if parent in chosen} - chosen:
         chosen |= children
     return chosen - ancestors(parents) - _base_daemons(cluster)
@@ -100,13 +115,27 @@ def _kill_processes(cluster: Cluster) -> int:
 
 
 def _remove_containers(cluster: Cluster) -> int:
-    if not (cluster.state / "podman/root/libpod").is_dir():
-        return 0
-    containers = _podman(cluster, "ps", "--all", "--quiet").split()
-    if containers:
-        _podman(cluster, "pod", "rm", "--all", "--force", "--time=0")
-        _podman(cluster, "rm", "--all", "--force", "--time=0")
+    containers = _containers(cluster)
+
+    def none_left() -> bool:
+        # Podman 4.3.1 fails once at a container whose conmon was killed: it is "stopping" then.
+        if _containers(cluster):
+            _podman(cluster, "pod", "rm", "--all", "--force", "--time=0")
+            _podman(cluster, "rm", "--all", "--force", "--time=0")
+        return not _containers(cluster)
+
+    wait_until(none_left, STOP_TIMEOUT_S)
     return len(containers)
+
+
+def _containers(cluster: Cluster) -> list[str]:
+    if not _has_podman_storage(cluster):
+        return []
+    return _podman(cluster, "ps", "--all", "--quiet").split()
+
+
+def _has_podman_storage(cluster: Cluster) -> bool:
+    return (cluster.state / "podman/root/libpod").is_dir()
 
 
 def _podman(cluster: Cluster, *arguments: str) -> str:

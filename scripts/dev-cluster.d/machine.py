@@ -28,6 +28,11 @@ def _slots() -> Slots:
     return Slots("sbridge-dev", SLOTS, _is_free)
 
 
+def may_use_slot(cluster: Cluster) -> bool:
+    """Whether nobody else holds the slot that this cluster has or had before its last `down`."""
+    return _slots().may_use(cluster.slot, cluster.state)
+
+
 def _is_free(slot: int) -> bool:
     """Whether nobody else, such as a Slurm of the site's, uses the slot's ports or node names."""
     ports_in_use = listening_ports() & set(slot_ports(slot))
@@ -52,8 +57,9 @@ def make_users() -> str:
 
 def release(cluster: Cluster) -> list[str]:
     """Give the slot back; whoever is last removes the users and groups that were made."""
-    with _slots().record() as record:
-        record["slots"].pop(str(cluster.slot), None)
+    slots = _slots()
+    with slots.record() as record:
+        slots.give_back(record, cluster.slot, cluster.state)
         if record["slots"]:
             return []
         removed = list(reversed(record["made"]))

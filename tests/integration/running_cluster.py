@@ -131,6 +131,11 @@ class Cluster:
     # --- Where things are ---
 
     @property
+    def slot(self) -> int:
+        slot: int = json.loads((self.state / "cluster.json").read_text())["slot"]
+        return slot
+
+    @property
     def nas(self) -> Path:
         return self.state / "nas"
 
@@ -222,6 +227,11 @@ class Cluster:
             time.sleep(0.1)
         return state
 
+    def start_requeued(self, job_id: int) -> None:
+        """Let a requeued job start now: Slurm keeps it back for two minutes."""
+        self.wait_job(job_id, "PENDING")
+        self.scontrol("update", f"JobId={job_id}", "StartTime=now")
+
     def accounting(self, job_id: int, step: str = "") -> dict[str, str]:
         """Return sacct's record of a job, or of one of its steps ("batch", "0"), by column."""
         selected = f"{job_id}.{step}" if step else str(job_id)
@@ -275,9 +285,9 @@ class Cluster:
     def _is_sandbox(self, cgroup: Path) -> bool:
         """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
         pids: list[str] = []
-        for folder in (cgroup, *cgroup.rglob("*/")):
+        for folder, _, _ in os.walk(cgroup):  # which bears that they vanish meanwhile
             with contextlib.suppress(OSError):
-                pids += (folder / "cgroup.procs").read_text().split()
+                pids += Path(folder, "cgroup.procs").read_text().split()
         return not pids or any(f"{self.state}/podman/" in _mountinfo(pid) for pid in pids)
 
     def leftovers(self) -> list[str]:

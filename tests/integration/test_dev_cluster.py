@@ -339,6 +339,7 @@ def test_down_removes_sandboxes_that_nobody_owns(new_cluster):
     assert cluster.processes("sleep\x004321.5")
     assert cluster.dev_cluster("down").returncode == 0
     assert cluster.processes("sleep\x004321.5") == []
+    assert cluster.podman("ps", "--all", "--quiet") == ""
     assert kernel_leftovers(cluster, nodes) == []
 
 
@@ -356,12 +357,28 @@ def test_down_says_loudly_what_it_could_not_remove(mended):
     assert mended.dev_cluster("down").returncode == 0
 
 
-def test_down_keeps_users_that_another_cluster_still_needs(cluster, new_cluster):
-    short = new_cluster()
-    short.up(nodes=1, runtime="host")
-    assert short.dev_cluster("down", "--purge").returncode == 0
-    assert not short.state.exists()
-    cluster.as_user("alice", ["true"])
+@pytest.fixture
+def heir(mended, new_cluster):
+    """A cluster with the slot, and so the nodes' names, of one that is down."""
+    assert mended.dev_cluster("down").returncode == 0
+    heir = new_cluster()
+    shutil.copy(mended.state / "cluster.json", heir.state)
+    heir.up()
+    assert heir.slot == mended.slot
+    return heir
+
+
+def test_a_cluster_that_is_down_touches_nothing_of_its_slots_heir(mended, heir):
+    job = heir.sbatch("alice", "#!/bin/sh\nsleep 600\n", "-o", "/dev/null")
+    heir.wait_job(job, "RUNNING")
+    again = mended.dev_cluster("down")
+    assert (again.returncode, again.stderr) == (0, "")
+    mended.up()
+    assert mended.slot != heir.slot
+    assert heir.job_state(job) == "RUNNING"
+    assert heir.dev_cluster("down", "--purge").returncode == 0
+    assert not heir.state.exists()
+    mended.as_user("alice", ["true"])  # users that a cluster still needs are kept
 
 
 def test_down_without_a_cluster_is_fine(new_cluster):

@@ -1,9 +1,7 @@
 """From a job file dropped on the NAS to verified results, whatever the job's end."""
 
 import json
-import os
 import pwd
-import signal
 import subprocess
 import time
 
@@ -16,6 +14,17 @@ DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
 
 def script(body, image=DEMO):
     return f"#!/bin/bash\n#SBATCH --mem=200 --time=5\n{image}{body}"
+
+
+@pytest.fixture
+def gate(shared_dir):
+    """A file that is not there yet; see `passing`."""
+    return shared_dir("alice") / "go"
+
+
+def passing(gate):
+    """Return the shell's words for: wait until the gate is there."""
+    return f"while [ ! -e {gate} ]; do sleep 0.1; done"
 
 
 @pytest.fixture
@@ -109,10 +118,11 @@ def test_a_fallback_shell_is_a_warning_in_the_summary(cluster, drop):
     assert any("/bin/bash" in warning for warning in summary["warnings"])
 
 
-def test_logs_grow_while_the_job_runs_and_a_cancelled_job_comes_back(cluster, drop):
-    job_id = drop("grows.sh", script("echo one; sleep 3; echo two; sleep 600\n"))
+def test_logs_grow_while_the_job_runs_and_a_cancelled_job_comes_back(cluster, drop, gate):
+    job_id = drop("grows.sh", script(f"echo one; {passing(gate)}; echo two; sleep 600\n"))
     log = cluster.results / str(job_id) / "stdout.log"
     cluster.wait_for(lambda: log.exists() and log.read_text() == "one\n", what="the first line")
+    gate.touch()
     cluster.wait_for(lambda: log.read_text() == "one\ntwo\n", what="the second line")
     assert not (log.parent / "job_summary.json").exists()
     cluster.scancel(job_id)
@@ -136,23 +146,27 @@ def test_results_wait_for_a_nas_that_is_away(cluster, drop):
     assert cluster.drained_nodes() == {}
 
 
-def test_killed_agents_publish_after_their_return(cluster, drop):
-    job_id = drop("survivor.sh", script("echo ready; sleep 6; echo end\n"))
+def test_killed_agents_publish_after_their_return(cluster, drop, gate):
+    job_id = drop("survivor.sh", script(f"echo ready; {passing(gate)}; echo end\n"))
     log = cluster.results / str(job_id) / "stdout.log"
     cluster.wait_for(lambda: log.exists() and "ready" in log.read_text(), what="its start")
     cluster.kill_agents()
     cluster.start_agents()
+    gate.touch()
     folder, summary = finished(cluster, job_id)
     assert (folder / "stdout.log").read_text() == "ready\nend\n"
     assert summary["state"] == "COMPLETED"
 
 
-def test_slurmctld_away_at_the_end_delays_the_summary_and_loses_nothing(cluster, drop):
-    job_id = drop("ctld.sh", script("echo ready; sleep 12; exit 4\n"))
+def test_slurmctld_away_at_the_end_delays_the_summary_and_loses_nothing(cluster, drop, gate):
+    job_id = drop("ctld.sh", script(f"{passing(gate)}; echo end; exit 4\n"))
     cluster.wait_for(lambda: cluster.job_state(job_id) == "RUNNING")
     saved, started = cluster.state / "spool/slurmctld/job_state", time.time()
     cluster.wait_for(lambda: saved.stat().st_mtime > started, what="slurmctld's own record")
-    os.kill(cluster.pids()["slurmctld"], signal.SIGKILL)
+    cluster.kill("slurmctld")
+    gate.touch()
+    log = cluster.results / str(job_id) / "stdout.log"
+    cluster.wait_for(lambda: log.exists() and log.read_text() == "end\n", what="the job's end")
     cluster.up()
     _, summary = finished(cluster, job_id, timeout=120)
     assert (summary["state"], summary["exit_code"]) == ("FAILED", 4)

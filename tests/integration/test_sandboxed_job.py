@@ -76,19 +76,14 @@ def running(cluster, submit):
     return running
 
 
-def start_again(cluster, job_id):
-    """Let a requeued job start now: Slurm keeps it back for two minutes."""
-    cluster.wait_job(job_id, "PENDING")
-    cluster.scontrol("update", f"JobId={job_id}", "StartTime=now")
-
-
 @pytest.fixture
-def both(run):
-    """Run a body natively and in a sandbox."""
+def both(cluster, submit):
+    """Run a body natively and in a sandbox, at the same time."""
 
     def both(body, *options, **keywords):
-        native = run(script(body, image="", **keywords), *options)
-        return native, run(script(body, **keywords), *options)
+        native = submit(script(body, image="", **keywords), *options)
+        sandboxed = submit(script(body, **keywords), *options)
+        return Ended(cluster, *native), Ended(cluster, *sandboxed)
 
     return both
 
@@ -171,18 +166,20 @@ while :; do wait; done
 @pytest.mark.parametrize("options", [["-b"], ["-f"]])
 def test_a_signal_reaches_the_native_processes(cluster, running, options):
     seen = []
-    for image in ("", DEMO):
-        job_id, out, err = running(script(SIGNALLED, image=image))
+    for job in [running(script(SIGNALLED, image=image)) for image in ("", DEMO)]:
+        job_id, out, _ = job
         cluster.scancel(job_id, *options, "-s", "USR1")
         cluster.wait_for(lambda out=out: b"USR1" in out.read_bytes())
         cluster.scancel(job_id)
-        seen.append(sorted(Ended(cluster, job_id, out, err).out.splitlines()))
+        seen.append(sorted(Ended(cluster, *job).out.splitlines()))
     assert seen[1] == seen[0]
 
 
-def test_time_limit_ends_the_job_as_timeout(cluster, submit):
-    job = submit(script("sleep 300\n"), "--time=0:01")
-    ran = Ended(cluster, *job, timeout=180)  # Slurm counts in minutes and looks now and then
+def test_time_limit_ends_the_job_as_timeout(cluster, running):
+    job_id, out, err = running(script("echo ready; sleep 300\n"))
+    # Slurm counts limits in minutes, but their end in seconds; it looks every thirty.
+    cluster.scontrol("update", f"JobId={job_id}", "EndTime=now+1")
+    ran = Ended(cluster, job_id, out, err)
     assert ran.state == "TIMEOUT"
     assert b"DUE TO TIME LIMIT" in ran.err
 
@@ -250,7 +247,7 @@ def test_a_dead_agent_drains_the_node_with_our_reason_and_its_return_resumes_it(
     cluster.wait_for(cluster.drained_nodes)
     assert all(reason.startswith("sbridge: prepare") for reason in cluster.drained_nodes().values())
     cluster.start_agents()
-    start_again(cluster, job_id)
+    cluster.start_requeued(job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.out == b"ran\n"
     cluster.wait_for(lambda: cluster.drained_nodes() == {})
@@ -269,7 +266,7 @@ def test_requeue_gets_a_new_sandbox(cluster, submit):
     job_id, out, err = submit(script(body), "--open-mode=append", "--requeue")
     cluster.wait_for(lambda: out.exists() and b"run" in out.read_bytes())
     cluster.scontrol("requeue", str(job_id))
-    start_again(cluster, job_id)
+    cluster.start_requeued(job_id)
     ran = Ended(cluster, job_id, out, err)
     assert ran.end == ("COMPLETED", "0:0"), ran.err
     assert ran.out == b"run\nrun 1\n"

@@ -59,9 +59,10 @@ def test_a_permanent_error_comes_back_as_one(in_child):
         in_child(fail)
 
 
-def test_an_os_error_comes_back_as_temporary_with_its_file(in_child):
-    with pytest.raises(TemporaryError, match="/nonexistent: No such file or directory"):
-        in_child(lambda: os.stat("/nonexistent").st_size)
+def test_an_os_error_comes_back_as_temporary_with_its_file(in_child, open_dir):
+    gone = open_dir / "gone"
+    with pytest.raises(TemporaryError, match=f"{gone}: No such file or directory"):
+        in_child(lambda: os.stat(gone).st_size)
 
 
 def test_an_unforeseen_exception_comes_back_with_its_traceback(in_child):

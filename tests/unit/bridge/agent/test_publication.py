@@ -1,10 +1,13 @@
 """Passes must leave most of the node to jobs and hooks."""
 
+import json
 import os
+import socket
+import sys
 
 import pytest
 
-from bridge import command
+from bridge import command, wire
 from bridge.agent import publication
 
 
@@ -26,11 +29,38 @@ def test_passes_use_a_quarter_of_the_cpus_that_the_agent_may_use(
     assert publication._spare_cpus() == spare
 
 
+def seen_by(argv: list[str]) -> tuple[int, list[int]]:
+    """Return the niceness and the CPUs of a command."""
+    code = "import os; print(os.nice(0), *sorted(os.sched_getaffinity(0)))"
+    said = command.run([*argv, sys.executable, "-c", code], timeout_s=10).stdout
+    niceness, *cpus = map(int, said.split())
+    return niceness, cpus
+
+
 def test_a_command_that_stands_aside_has_low_priority_and_the_spare_cpus_only() -> None:
-    look = ["sh", "-c", "nice; taskset -cp $$"]
+    ours = os.nice(0)
 
-    said = command.run(publication._aside(look), timeout_s=10).stdout.splitlines()
+    assert seen_by(publication._aside([])) == (ours + 10, publication._spare_cpus())
+    assert seen_by([]) == (ours, sorted(os.sched_getaffinity(0)))
 
-    assert said[0] == str(os.getpriority(os.PRIO_PROCESS, 0) + 10)
-    last = publication._spare_cpus()[-1]
-    assert said[1].rpartition(": ")[2].replace("-", ",").split(",")[-1] == str(last)
+
+def test_a_pass_stands_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    lock = os.open(os.devnull, os.O_RDWR)
+    spare = publication._spare_cpus()
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(publication.kernel, "renounce_privileges", lambda *_: None)
+        look = {"look": lambda _plan: {"cpus": sorted(os.sched_getaffinity(0)), "nice": os.nice(0)}}
+        monkeypatch.setattr(publication, "_PASSES", look)
+        fields = [("pass", b"look"), ("plan", b"{}"), ("uid", b"0"), ("gid", b"0")]
+        publication.serve(wire.Message("publish", fields), [theirs.fileno(), lock])
+        os._exit(0)
+    answer, _ = wire.receive(ours)
+    os.waitpid(child, 0)
+    os.close(lock)
+    ours.close()
+    theirs.close()
+
+    assert answer is not None
+    assert json.loads(answer.first("result")) == {"cpus": spare, "nice": os.nice(0) + 10}

@@ -128,9 +128,9 @@ def test_sbatch_gets_the_script_the_environment_and_the_home(slurm, command, ope
     assert (open_dir / "cwd").read_text() == "/\n"
 
 
-def test_a_home_that_is_not_there_does_not_matter(slurm, command):
+def test_a_home_that_is_not_there_does_not_matter(slurm, command, open_dir):
     command("sbatch", "pwd >&2; echo 7")
-    assert submit(slurm, user=replace(ALICE, home="/nonexistent")).messages == "/"
+    assert submit(slurm, user=replace(ALICE, home=str(open_dir / "gone"))).messages == "/"
 
 
 def test_what_sbatch_says_besides_is_kept(slurm, command):
