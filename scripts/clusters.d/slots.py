@@ -35,19 +35,19 @@ class Slots:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         with lock_path.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            record: dict[str, Any] = {"slots": {}, "made": []}
-            with contextlib.suppress(FileNotFoundError):
-                record = json.loads(self._record.read_text())
+            saved = self._record.read_text() if self._record.exists() else ""
+            record: dict[str, Any] = json.loads(saved) if saved else {"slots": {}, "made": []}
             slots = record["slots"]
             for slot in [slot for slot, state in slots.items() if not Path(state).is_dir()]:
                 del slots[slot]
             try:
                 yield record
             finally:
-                if slots or record["made"]:
-                    write(self._record, json.dumps(record))
-                else:
+                text = json.dumps(record) if slots or record["made"] else ""
+                if not text:
                     self._record.unlink(missing_ok=True)
+                elif text != saved:
+                    write(self._record, text)
 
     def claim(self, state: Path, wanted: int | None) -> int:
         """Return the slot of the cluster in `state`, its old one where that is still free."""
@@ -62,3 +62,14 @@ class Slots:
                     slots[str(candidate)] = str(state)
                     return candidate
         raise Failure(f"All {self.count} slots of this machine are taken, or their ports are.")
+
+    def may_use(self, slot: int, state: Path) -> bool:
+        """Whether nobody else holds the slot that a cluster has or had before its last `down`."""
+        with self.record() as record:
+            return bool(record["slots"].get(str(slot), str(state)) == str(state))
+
+    @staticmethod
+    def give_back(record: dict[str, Any], slot: int, state: Path) -> None:
+        """Forget in the record that the cluster in `state` holds a slot, if it does."""
+        if record["slots"].get(str(slot)) == str(state):
+            del record["slots"][str(slot)]

@@ -30,8 +30,7 @@ def _slots() -> Slots:
 
 def may_use_slot(cluster: Cluster) -> bool:
     """Whether nobody else holds the slot that this cluster has or had before its last `down`."""
-    with _slots().record() as record:
-        return record["slots"].get(str(cluster.slot), str(cluster.state)) == str(cluster.state)
+    return _slots().may_use(cluster.slot, cluster.state)
 
 
 def _is_free(slot: int) -> bool:
@@ -58,9 +57,9 @@ def make_users() -> str:
 
 def release(cluster: Cluster) -> list[str]:
     """Give the slot back; whoever is last removes the users and groups that were made."""
-    with _slots().record() as record:
-        if record["slots"].get(str(cluster.slot)) == str(cluster.state):
-            del record["slots"][str(cluster.slot)]
+    slots = _slots()
+    with slots.record() as record:
+        slots.give_back(record, cluster.slot, cluster.state)
         if record["slots"]:
             return []
         removed = list(reversed(record["made"]))

@@ -10,7 +10,7 @@ import cgroups
 from cluster import MARK, Cluster, Node
 from commands import attempt
 from daemon import recorded
-from machine import has_bridge, hosts_lines, remove_bridge
+from machine import has_bridge, hosts_lines, may_use_slot, remove_bridge
 from ports import listening_ports
 from processes import all_pids, ancestors, command_line, has_in_environment, kill_all, parent_of
 from remains import mounts, open_sockets, unmount_all
@@ -31,7 +31,7 @@ def remove_leftovers(cluster: Cluster) -> str:
         "processes": kill_all(lambda: cluster_processes(cluster)),
         "mounts": unmount_all(cluster.state),
         "cgroups": cgroups.remove_all(lambda: _cgroups(cluster)),
-        "bridges": int(remove_bridge(cluster)),
+        "bridges": sum(remove_bridge(each) for each in _with_slot(cluster)),
     }
     for path in [*sockets, *_files_elsewhere(cluster)]:
         path.unlink(missing_ok=True)
@@ -45,14 +45,13 @@ def remove_leftovers(cluster: Cluster) -> str:
 
 def leftovers(cluster: Cluster) -> list[str]:
     """Return everything of this cluster that is still there, in words."""
-    ports = {*slot_ports(cluster.slot), registry_port(cluster.slot)}
     return [
         *(f"process {pid}: {command_line(pid)}" for pid in sorted(cluster_processes(cluster))),
         *(f"mount {path}" for path in mounts(cluster.state)),
         *(f"cgroup {path}" for path in _cgroups(cluster)),
-        *([f"interface {cluster.bridge}"] if has_bridge(cluster) else []),
+        *(f"interface {each.bridge}" for each in _with_slot(cluster) if has_bridge(each)),
         *(f"socket {path}" for path in open_sockets(cluster.state)),
-        *(f"open port {port}" for port in sorted(listening_ports() & ports)),
+        *(f"open port {port}" for each in _with_slot(cluster) for port in _open_ports(each)),
         *(f"file {path}" for path in _files_elsewhere(cluster)),
         *(f"line in /etc/hosts: {line}" for line in hosts_lines(cluster)),
     ]
@@ -78,8 +77,22 @@ def pod_cgroups(cluster: Cluster) -> list[Path]:
     return [path for path in _cgroups(cluster) if path.name.startswith("pod")]
 
 
+def _with_slot(cluster: Cluster) -> list[Cluster]:
+    """Return the cluster, or none when what its slot stands for has become another cluster's."""
+    return [cluster] if may_use_slot(cluster) else []
+
+
+def _nodes(cluster: Cluster) -> list[Node]:
+    return [node for each in _with_slot(cluster) for node in each.nodes]
+
+
 def _cgroups(cluster: Cluster) -> list[Path]:
-    return cgroups.named({node.cgroup for node in cluster.nodes})
+    return cgroups.named({node.cgroup for node in _nodes(cluster)})
+
+
+def _open_ports(cluster: Cluster) -> list[int]:
+    ports = {*slot_ports(cluster.slot), registry_port(cluster.slot)}
+    return sorted(listening_ports() & ports)
 
 
 def _shim_sockets(cluster: Cluster) -> list[Path]:
@@ -99,7 +112,7 @@ def _files_elsewhere(cluster: Cluster) -> list[Path]:
     state = f"{cluster.state}/"
     return [
         *(link for link in links if link.is_symlink() and str(link.readlink()).startswith(state)),
-        *(path for node in cluster.nodes for path in _cni_results(node)),
+        *(path for node in _nodes(cluster) for path in _cni_results(node)),
         *_kubelet_sockets(),
     ]
 

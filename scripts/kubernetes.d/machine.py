@@ -31,7 +31,12 @@ def claim_slot(state: Path, wanted: int | None) -> int:
 def release(cluster: Cluster) -> None:
     """Give the slot back."""
     with SHARED.record() as record:
-        record["slots"].pop(str(cluster.slot), None)
+        SHARED.give_back(record, cluster.slot, cluster.state)
+
+
+def may_use_slot(cluster: Cluster) -> bool:
+    """Whether nobody else holds the slot that this cluster has or had before its last `down`."""
+    return SHARED.may_use(cluster.slot, cluster.state)
 
 
 def prepare(cluster: Cluster) -> str:

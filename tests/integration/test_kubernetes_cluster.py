@@ -71,8 +71,9 @@ def kernel_leftovers(state: Path, cgroups: list[str]) -> list[str]:
 
 def shared_files(state: Path, node: str) -> list[str]:
     """Look for a cluster's files where those of others may be too, and come and go meanwhile."""
+    shims = list(Path("/run/containerd/s").glob("*"))
     open_sockets = Path("/proc/net/unix").read_text()
-    dead = [path for path in Path("/run/containerd/s").glob("*") if str(path) not in open_sockets]
+    dead = [path for path in shims if str(path) not in open_sockets and path.exists()]
     links = [link for link in Path("/var/log/containers").glob("*") if link.is_symlink()]
     ours = [link for link in links if str(link.readlink()).startswith(f"{state}/")]
     results = Path("/var/lib/cni/results").glob(f"sbridge-{node}-*")
@@ -412,14 +413,26 @@ def test_down_leaves_nothing_behind(own, died):
     assert machine() == before
 
 
-def test_a_cluster_comes_back_with_what_was_in_it(own):
+def test_a_cluster_comes_back_with_what_was_in_it_even_in_another_slot(own, new_kubernetes):
     own.up()
     own.kubectl("create", "configmap", "kept", "--from-literal=a=b")
     assert own.command("down").returncode == 0
+    heir = new_kubernetes()
+    shutil.copy(own.state / "cluster.json", heir.state)
+    heir.up()
+    assert heir.nodes == own.nodes
+    heir.run_pod("untouched", "static")
+    heir.wait_pod("untouched", "Running")
+    again = own.command("down")
+    assert (again.returncode, again.stderr) == (0, "")
     own.up()
+    assert set(own.nodes).isdisjoint(heir.nodes)
+    assert [node["metadata"]["name"] for node in own.get("nodes")["items"]] == own.nodes
     assert own.get("configmap", "kept")["data"] == {"a": "b"}
     assert own.get("pods")["items"] == []
-    own.kubectl("delete", "configmap", "kept")
+    assert heir.phase("untouched") == "Running"
+    assert heir.command("down", "--purge").returncode == 0
+    assert not heir.state.exists()
 
 
 def test_down_says_loudly_what_it_could_not_remove(own):
