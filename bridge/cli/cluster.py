@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,11 +44,14 @@ def connect(config: "Config", kubeconfig: str, context: str) -> "Api":
 
 
 def connect_as_agent(config: "Config") -> "Api | None":
-    """Return the cluster as the agent sees it, if its credentials are on this machine."""
+    """Return the cluster as the agent sees it, if its credentials can be read here.
+
+    Raises `ConfigError` when they can and are none.
+    """
     from bridge.runtimes.kubernetes.api import Api
 
-    path = config.kubernetes.kubeconfig
-    return Api(config.kubernetes) if path and Path(path).exists() else None
+    is_here = os.access(config.kubernetes.kubeconfig, os.R_OK)
+    return Api(config.kubernetes) if is_here else None
 
 
 def slurm_nodes(config: "Config", hostlist: str | None) -> list[str]:

@@ -27,7 +27,11 @@ def images() -> None:
 @click.option("--nodes", metavar="LIST", help="Slurm's nodes, as n[1-4]; default: all of Slurm's.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, help="Nodes at once; default 4.")
 @click.option(
-    "--timeout", default=1800.0, metavar="SECONDS", help="For one image on one node; default 1800."
+    "--timeout",
+    type=click.FloatRange(1),
+    default=1800.0,
+    metavar="SECONDS",
+    help="For one image on one node; default 1800.",
 )
 def pull(
     file: Path | None,

@@ -75,8 +75,10 @@ def check(file: Path | None, kubeconfig: str, context: str, nodes: str | None) -
     config = load(file)
     admin = connect(config, kubeconfig, context)
     wrong = 0
-    agent = connect_as_agent(config)
-    for answer in checkup.examine(admin, agent, config, lambda: slurm_nodes(config, nodes)):
+    answers = checkup.examine(
+        admin, lambda: connect_as_agent(config), config, lambda: slurm_nodes(config, nodes)
+    )
+    for answer in answers:
         click.echo(f"{'ok   ' if answer.is_right else 'WRONG'}  {answer.text}")
         if answer.remedy:
             click.echo(f"       {answer.remedy}")

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     "--apply", "is_applied", is_flag=True,
     help="Create it, show what happens until it runs, and remove it. On the node, as root.",
 )  # fmt: skip
-@click.option("--timeout", default=120.0, metavar="SECONDS", help="How long it may take to run.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    default=120.0,
+    metavar="SECONDS",
+    help="How long it may take to run.",
+)
 def pod(
     file: Path | None,
     kubeconfig: str,

@@ -300,12 +300,16 @@ REFUSED: dict[str, tuple[str, Callable[[Pod], Pod]]] = {
         lambda pod: changed(pod, {}, env=[{"name": "A", "valueFrom": SOURCE}]),
     ),
     "mounts the node": (
-        "does not mount /;",
+        "does not mount / (type '');",
         lambda pod: mounting(pod, hostPath={"path": "/"}),
     ),
     "mounts what a user may have linked": (
         "does not mount /home/alice/link",
         lambda pod: mounting(pod, hostPath={"path": "/home/alice/link"}),
+    ),
+    "has a folder made": (
+        "does not mount /home (type 'DirectoryOrCreate')",
+        lambda pod: mounting(pod, hostPath={"path": "/home", "type": "DirectoryOrCreate"}),
     ),
     "mounts the runtime's socket": (
         "does not mount /run/containerd/containerd.sock",

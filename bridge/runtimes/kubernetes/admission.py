@@ -169,9 +169,14 @@ def _network(config: Config) -> list[tuple[str, str]]:
 
 
 def _strange_folders(config: Config) -> str:
-    """Return the expression of the hostPaths that no sandbox has; CEL has JSON's strings."""
+    """Return the expression of the hostPaths that no sandbox has; CEL has JSON's strings.
+
+    Only what is there is mounted: other types have the kubelet make it, as root.
+    """
     paths, pattern = (json.dumps(value, ensure_ascii=False) for value in folders(config))
+    known = f"(v.hostPath.path in {paths} || v.hostPath.path.matches({pattern}))"
+    there = "v.hostPath.?type.orValue('') in ['Directory', 'File']"
     return (
-        "object.spec.?volumes.orValue([]).filter(v, has(v.hostPath)).map(v, v.hostPath.path)"
-        f".filter(p, !(p in {paths}) && !p.matches({pattern}))"
+        f"object.spec.?volumes.orValue([]).filter(v, has(v.hostPath) && !({known} && {there}))"
+        """.map(v, v.hostPath.path + " (type '" + v.hostPath.?type.orValue('') + "')")"""
     )

@@ -33,9 +33,12 @@ class Answer:
 
 
 def examine(
-    admin: Api, agent: Api | None, config: Config, nodes: Callable[[], Sequence[str]]
+    admin: Api,
+    agent: Callable[[], Api | None],
+    config: Config,
+    nodes: Callable[[], Sequence[str]],
 ) -> Iterator[Answer]:
-    """Examine the cluster, as an administrator and, if given, as an agent.
+    """Examine the cluster, as an administrator and, if there is that, with an agent's credentials.
 
     `nodes` returns the names of Slurm's nodes.
     """
@@ -45,7 +48,7 @@ def examine(
         ("the objects of the site", lambda: _objects(admin, config)),
         ("what pods refer to", lambda: _references(admin, settings)),
         ("the nodes", lambda: _nodes(admin, settings, nodes())),
-        ("the agents' rights", lambda: _rights(admin, agent, settings)),
+        ("the agents' rights", lambda: _rights(admin, agent(), settings)),
     ]
     for what, part in parts:
         try:

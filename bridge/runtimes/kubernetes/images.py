@@ -130,7 +130,7 @@ def _is_past_pulling(live: Object) -> bool:
 
 def pod(settings: Kubernetes, image: str, node: str) -> Object:
     """Return the pod that has `node` fetch `image`, also one that it has under that name."""
-    site = manifest.Site.of(settings, node)
+    site = manifest.Site.of(settings, "")
     name = f"image-pull-{_NOT_IN_NAMES.sub('-', node.lower())[:40]}-{uuid.uuid4().hex[:8]}"
     spec = {
         "restartPolicy": "Never",

@@ -39,6 +39,17 @@ def test_check_ends_with_1_and_says_what_to_do(sbridge, site_file, empty_cluster
     assert out.splitlines()[-1].endswith("of these lines are wrong.")
 
 
+def test_check_goes_on_when_the_agents_credentials_are_none(sbridge, empty_cluster, tmp_path):
+    (tmp_path / "agent").write_text("{}")
+    site = tmp_path / "site.toml"
+    site.write_text(f'[kubernetes]\nkubeconfig = "{tmp_path}/agent"\n')
+    arguments = ("--config", str(site), "--kubeconfig", empty_cluster, "--nodes", "k1")
+    code, out, _ = sbridge("kubernetes", "check", *arguments)
+    assert code == 1
+    assert "ok     Slurm's node k1 is Kubernetes' node k1: Ready" in out
+    assert "WRONG  the agents' rights could not be examined: kubernetes.kubeconfig" in out
+
+
 def test_a_kubeconfig_for_the_agents_is_printed_or_replaces_a_file(
     sbridge, site_file, empty_cluster, tmp_path
 ):
