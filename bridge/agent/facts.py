@@ -146,6 +146,8 @@ def _from_accounting(job: JobRun, slurm: SlurmControl) -> dict[str, str]:
 
 def _ending(variables: dict[str, str], fields: dict[str, str]) -> tuple[int | None, int | None]:
     """Return the script's exit code and signal, None for both where Slurm has marks of its own."""
+    if fields.get("JobState") == "REQUEUED":
+        return None, None  # the Epilog says 0 of a run that did not end by itself
     exit_code, number = _wait_status(variables, fields)
     is_started = fields.get("Reason") != _NOT_STARTED or number != _NOT_STARTED_MARK
     is_signal = number is None or number < signal.NSIG  # 125: memory ran out

@@ -4,13 +4,16 @@ results/<JOB_ID> lies in a folder where everybody may create names, and job ids 
 when a cluster is set up anew. So a folder that is there already is taken only when it is a
 real directory of this user, closed to others' writing, and says itself (`.incomplete`, or
 job_summary.json once complete) that it belongs to this submission and run; else
-<JOB_ID>_2, _3 … is used. All names are resolved against descriptors (openat(2) and its
+<JOB_ID>_2, _3 … is used, and when a stranger took these in advance, <JOB_ID>_<tag> or, that
+being known from the job's comment, a name that nobody can guess. All names are resolved
+against descriptors (openat(2) and its
 kin) without following links, so renaming folders around us redirects nothing.
 """
 
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -24,6 +27,8 @@ SUMMARY = "job_summary.json"
 MARKER = ".incomplete"
 DRAFT_PREFIX = ".part-"
 _MAX_ALTERNATIVES = 99
+_UNGUESSABLE = 3
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is the user's word
 _MAX_RECORD_BYTES = 8 * 1024 * 1024
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_A_FOLDER_OF_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EACCES)
@@ -112,7 +117,7 @@ def open_folder(results: str, claim: Claim, chosen: str = "") -> ResultFolder:
     finally:
         os.close(root)
     raise Trouble(
-        f"{claim.job_id} and {claim.job_id}_2 to _{_MAX_ALTERNATIVES} are all taken by "
+        f"{claim.job_id}, {claim.job_id}_2 to _{_MAX_ALTERNATIVES} and others are all taken by "
         "folders that are not this job's"
     )
 
@@ -140,6 +145,10 @@ def _candidates(claim: Claim, chosen: str) -> Iterator[str]:
     yield str(claim.job_id)
     for number in range(2, _MAX_ALTERNATIVES + 1):
         yield f"{claim.job_id}_{number}"
+    if _PLAIN_TAG.fullmatch(claim.tag):
+        yield f"{claim.job_id}_{claim.tag}"
+    for _ in range(_UNGUESSABLE):
+        yield f"{claim.job_id}_{secrets.token_hex(8)}"
 
 
 def _try(root: int, name: str, claim: Claim, *, is_chosen: bool) -> ResultFolder | None:

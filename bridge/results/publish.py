@@ -121,13 +121,14 @@ class _Publication:
     def _publish_outputs(self, tree: Tree, out: int) -> None:
         try:
             source.look(OUTPUTS, out)
-        except Skip:  # the job removed it; the layout stays the same for whoever looks
-            try:
-                os.mkdir(OUTPUTS, 0o755, dir_fd=self.folder.descriptor)
-            except FileExistsError:
-                return
+        except Skip:
+            pass  # the job removed it
         else:
             tree.publish(OUTPUTS, out)
+        try:  # the layout stays the same for whoever looks, whatever the job made of it
+            os.mkdir(OUTPUTS, 0o755, dir_fd=self.folder.descriptor)
+        except FileExistsError:
+            return
 
 
 @dataclass

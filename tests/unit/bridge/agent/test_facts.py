@@ -54,7 +54,7 @@ def test_a_request_that_cannot_be_read_asks_for_nothing(told):
 def ended(tmp_path):
     """Return the facts of a run that ended when slurmctld and slurmdbd say this of the job."""
 
-    def ended(shown, accounted=None, restart=0):
+    def ended(shown, accounted=None, restart=0, finish=None):
         class Said(Slurm):
             def job(self, job_id):
                 return parse_job(12, "x", f"JobId=12 JobName=x {shown}") if shown else None
@@ -63,7 +63,8 @@ def ended(tmp_path):
                 return accounted or {}
 
         request = Request.of(VARIABLES | {"SLURM_JOB_RESTART_COUNT": str(restart)})
-        return facts.collect(JobRun(request, JobSpool(tmp_path), State()), Said())
+        state = State(finish=finish or {})
+        return facts.collect(JobRun(request, JobSpool(tmp_path), state), Said())
 
     return ended
 
@@ -89,7 +90,8 @@ def test_slurms_mark_for_lack_of_memory_is_no_signal(ended):
 @pytest.mark.parametrize("state", ["COMPLETING", "PENDING", "RUNNING", "COMPLETED", "FAILED"])
 def test_a_run_that_slurm_has_counted_past_was_requeued(ended, state):
     later = {"State": "RUNNING", "MaxRSS": "9M", "TotalCPU": "00:09"}
-    found = ended(f"Restarts=3 JobState={state} Reason=None ExitCode=0:0", later, restart=2)
+    shown = f"Restarts=3 JobState={state} Reason=None ExitCode=0:0"
+    found = ended(shown, later, restart=2, finish={"SLURM_JOB_EXIT_CODE": "0"})
     assert (found["state"], found["exit_code"], found["signal"]) == ("REQUEUED", None, None)
     assert "max_rss_kib" not in found
     assert found["reason"] == "the job was requeued"

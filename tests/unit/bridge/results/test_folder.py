@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -107,9 +108,10 @@ def test_when_every_name_is_taken_the_reason_says_so(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "_MAX_ALTERNATIVES", 2)
-    for name in ("42", "42_2"):
+    monkeypatch.setattr(folder.secrets, "token_hex", lambda _: "guessed")
+    for name in ("42", "42_2", "42_t-42", "42_guessed"):
         (site.results / name).write_bytes(b"")
-    with pytest.raises(Trouble, match=r"^42 and 42_2 .* taken"):
+    with pytest.raises(Trouble, match=r"^42, 42_2 .* taken"):
         folder.open_folder(str(site.results), CLAIM)
 
 
@@ -159,3 +161,20 @@ def test_a_write_that_fails_leaves_no_draft(tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError):
             opened.write("taken", b"text")
         assert sorted(os.listdir(tmp_path / "42")) == [".incomplete", "taken"]
+
+
+def test_a_stranger_who_takes_every_plain_name_withholds_nothing(site: Site) -> None:
+    for name in ["42", *(f"42_{number}" for number in range(2, 100))]:
+        (site.results / name).write_bytes(b"")
+    assert open_name(site) == "42_t-42"
+    assert open_name(site) == "42_t-42"
+    assert open_name(site, Claim(42, "another tag", 0)).startswith("42_")  # no plain name
+
+
+@pytest.mark.parametrize("tag", ["t-42", "", "../../elsewhere", "x" * 300])
+def test_a_name_that_nobody_can_guess_comes_last(site: Site, tag: str) -> None:
+    for name in ["42", "42_t-42", *(f"42_{number}" for number in range(2, 100))]:
+        (site.results / name).write_bytes(b"")
+    found = open_name(site, Claim(42, tag, 0))
+    assert re.fullmatch("42_[0-9a-f]{16}", found)
+    assert open_name(site, Claim(42, tag, 0), chosen=found) == found

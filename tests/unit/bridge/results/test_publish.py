@@ -298,13 +298,20 @@ def test_a_log_whose_place_is_taken_by_a_folder_is_named(site: Site) -> None:
     assert site.sha256sum().returncode == 0
 
 
-def test_outputs_that_is_a_link_or_a_file_is_no_door_out(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["symlink", "fifo"])
+def test_outputs_that_is_a_link_or_a_pipe_is_named_and_the_folder_is_empty(
+    site: Site, kind: str
+) -> None:
     site.outputs.rmdir()
-    site.outputs.symlink_to("/etc")
+    if kind == "symlink":
+        site.outputs.symlink_to("/etc")
+    else:
+        os.mkfifo(site.outputs)
     site.own(site.out)
     site.publish()
     site.assert_complete()
-    assert skipped(site) == {"outputs": "symlink"}
+    assert skipped(site) == {"outputs": kind}
+    assert os.listdir(site.folder / "outputs") == []
 
 
 def test_what_the_user_put_in_the_way_is_not_followed_or_removed(site: Site) -> None:
