@@ -46,7 +46,8 @@ class _Tried:
 class Drop(_Tried):
     """A file in submit/.
 
-    `uid` is its owner, -1 until a scan or a child has seen him. `is_ready` when it may be taken: somebody closed or moved it into place, or it has not
+    `uid` is its owner, -1 until a scan or a child has seen him.
+    `is_ready` when it may be taken: somebody closed or moved it into place, or it has not
     changed for a while (`is_settled`). `is_known_good` when it was looked at while Slurm was
     away. `came_again` when a new file of this name came while the old one was being taken.
     """

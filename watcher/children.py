@@ -61,7 +61,8 @@ class Children:
     ) -> Child | None:
         """Fork a child that does `work`; `done` gets its result or the error in its place.
 
-        `owner` is for whom it probably works, None when for nobody. Returns None, and has told `done`, when the machine had no room for a child.
+        `owner` is for whom it probably works, None when for nobody. Returns None, and has told
+        `done`, when the machine had no room for a child.
         """
         try:
             child = as_user.start(work, timeout_s=timeout_s, ends_with_parent=ends_with_parent)
