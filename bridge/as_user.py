@@ -97,6 +97,11 @@ class Child:
         """Return the descriptor that becomes readable when the child has something to say."""
         return self._pipe
 
+    def uid(self) -> int:
+        """Return whose process the child is now; ours until it became a user."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Uid:"))
+
     def receive(self) -> bool:
         """Take in what has come; return whether the child has ended its answer."""
         while True:

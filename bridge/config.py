@@ -97,7 +97,11 @@ class Watcher:
         1000, "Files of users with a smaller uid are refused: root never submits.", low=1
     )
     parallel_submissions: int = setting(
-        8, "How many submissions run at once; each is one short-lived process.", low=1, high=64
+        8,
+        "How many submissions run at once; each is one short-lived process. One user gets at most\n"
+        "half of them, and a user who has none may always begin one.",
+        low=1,
+        high=64,
     )
     nas_timeout_s: float = setting(
         30.0,

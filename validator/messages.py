@@ -238,6 +238,12 @@ _DIRECTIVES = {
         "K8S_SCRIPT에 적은 스크립트가 없습니다: {path}. 경로를 확인해 주세요. "
         "대문자와 소문자를 구분합니다.",
     ),
+    "script_is_a_loop": Entry(
+        "K8S_SCRIPT names a symbolic link that leads back to itself: {path}. Name "
+        "the script itself.",
+        "K8S_SCRIPT에 적은 심볼릭 링크가 자기 자신으로 되돌아옵니다: {path}. 스크립트 파일의 "
+        "경로를 적어 주세요.",
+    ),
     "script_not_a_file": Entry(
         "K8S_SCRIPT names something that is not a file: {path}. Name the script itself.",
         "K8S_SCRIPT에 적은 것이 파일이 아닙니다: {path}. 스크립트 파일의 경로를 적어 주세요.",

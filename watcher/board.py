@@ -46,12 +46,14 @@ class _Tried:
 class Drop(_Tried):
     """A file in submit/.
 
+    `uid` is its owner, -1 until a scan or a child has seen him.
     `is_ready` when it may be taken: somebody closed or moved it into place, or it has not
     changed for a while (`is_settled`). `is_known_good` when it was looked at while Slurm was
     away. `came_again` when a new file of this name came while the old one was being taken.
     """
 
     name: str = ""
+    uid: int = -1
     noticed: float = 0.0
     order_ns: int = 0
     fingerprint: tuple[int, ...] = ()
@@ -100,6 +102,7 @@ class Board:
             return
         drop = self.drops.setdefault(name, Drop(name=name, noticed=now, order_ns=_LAST))
         drop.noticed = now
+        drop.uid = -1
         drop.came_again = drop.is_under_way
         drop.is_ready = True
         drop.is_settled = False
@@ -123,6 +126,7 @@ class Board:
     def _note_drop(self, entry: Entry, now: float) -> None:
         drop = self.drops.setdefault(entry.name, Drop(name=entry.name, noticed=now))
         drop.order_ns = entry.changed_ns
+        drop.uid = entry.uid
         if drop.fingerprint != entry.fingerprint:
             drop.fingerprint = entry.fingerprint
             drop.unchanged_since = now
@@ -189,10 +193,10 @@ class Board:
         ]
         return sorted(ready, key=lambda drop: (drop.order_ns, drop.noticed))
 
-    def waits_for_slurm(self) -> bool:
-        """Whether there is something to submit as soon as Slurm is reached."""
-        claims = (claim.phase is Phase.WAITING for claim in self.claims.values())
-        return any(claims) or any(drop.is_known_good for drop in self.drops.values())
+    def waiting_for_slurm(self) -> set[int]:
+        """Return whose files are to be submitted as soon as Slurm is reached."""
+        claims = {claim.uid for claim in self.claims.values() if claim.phase is Phase.WAITING}
+        return claims | {drop.uid for drop in self.drops.values() if drop.is_known_good}
 
     def has_doubts(self) -> bool:
         """Whether there is something to ask Slurm for."""

@@ -5,8 +5,10 @@ for it. A child that hangs in the kernel is told as lost at its deadline, althou
 there; it counts as `stuck` until the kernel lets it go.
 """
 
+import os
 import selectors
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,22 +27,42 @@ class Children:
         self._log = log
         self._under_way: dict[Child, Done] = {}
         self._stuck: set[Child] = set()
+        self._owners: dict[Child, int] = {}
 
     @property
     def stuck(self) -> int:
-        """How many were told as lost and are still there."""
-        return len(self._stuck)
+        """How many that work for somebody were told as lost and are still there."""
+        return sum(child in self._owners for child in self._stuck)
+
+    def by_owner(self) -> Counter[int]:
+        """Return how many children, stuck ones included, work for each owner.
+
+        Who a child became counts more than whose it was begun as.
+        """
+        ours = os.geteuid()
+        for child in self._owners:
+            uid = child.uid()
+            if uid != ours:
+                self._owners[child] = uid
+        return Counter(self._owners.values())
 
     def holds(self, child: Child | None) -> bool:
         """Whether the child is still there."""
         return child in self._under_way or child in self._stuck
 
     def begin(
-        self, work: Callable[[], Any], done: Done, *, timeout_s: float, ends_with_parent: bool
+        self,
+        work: Callable[[], Any],
+        done: Done,
+        *,
+        timeout_s: float,
+        ends_with_parent: bool,
+        owner: int | None = None,
     ) -> Child | None:
         """Fork a child that does `work`; `done` gets its result or the error in its place.
 
-        Returns None, and has told `done`, when the machine had no room for a child.
+        `owner` is for whom it probably works, None when for nobody. Returns None, and has told
+        `done`, when the machine had no room for a child.
         """
         try:
             child = as_user.start(work, timeout_s=timeout_s, ends_with_parent=ends_with_parent)
@@ -48,6 +70,8 @@ class Children:
             done(None, ChildLost(f"could not be started: {as_user.describe(error)}"))
             return None
         self._under_way[child] = done
+        if owner is not None:
+            self._owners[child] = owner
         self._selector.register(child, selectors.EVENT_READ, lambda: self._receive(child))
         return child
 
@@ -74,6 +98,7 @@ class Children:
         self._selector.unregister(child)
         done = self._under_way.pop(child, None)
         self._stuck.discard(child)
+        self._owners.pop(child, None)
         try:
             result, trouble = child.result(), None
         except SbridgeError as error:

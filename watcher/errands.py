@@ -42,6 +42,7 @@ class Outcome:
     """What became of a job file.
 
     kind          meaning                                                   where the file is
+    deferred      its owner has his share of children; it was not touched   submit/
     gone          its owner took it back                                    -
     unsettled     empty: perhaps somebody is about to write it              submit/
     valid         nothing is wrong with it; Slurm was not to be asked yet   submit/
@@ -78,13 +79,17 @@ class JobFilePath:
 
 
 class Errand:
-    """One child's work on one job file; `lock` is inherited by sbatch."""
+    """One child's work on one job file; `lock` is inherited by sbatch.
 
-    def __init__(self, config: Config, lock: int | None) -> None:
+    A file of a user in `closed_to` is left alone: he has his share of children.
+    """
+
+    def __init__(self, config: Config, lock: int | None, closed_to: Sequence[int] = ()) -> None:
         self._config = config
         self._nas = config.nas
         self._limits = limits_of(config)
         self._lock = lock
+        self._closed_to = closed_to
         self._owner = User("?", -1, _NOBODY, (), "/", "")
         self._claimed = False
 
@@ -141,6 +146,8 @@ class Errand:
     def _refuse_or(self, file: JobFilePath, go_on: Callable[[], Outcome]) -> Outcome:
         """Become the file's owner, then refuse what can be no job file, or go on."""
         status = file.path.lstat()
+        if status.st_uid in self._closed_to:  # before he can stop this process
+            return Outcome("deferred", uid=status.st_uid)
         finding = self._become_owner(status) or entry_finding(status)
         if finding:
             return self._refuse(file, [finding])

@@ -4,6 +4,7 @@ Nothing is followed, nothing is trusted: the file must be regular, have one name
 belong to the user that this process is. What was read here is what is submitted.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -91,8 +92,9 @@ def _script_findings(judged: JobFile, owner: User) -> list[Finding]:
         status = os.stat(path)
     except PermissionError:
         return [error("script_unreadable", line, path=path, owner=owner.name)]
-    except OSError:
-        return [error("script_missing", line, path=path)]
+    except OSError as fault:
+        loops = fault.errno == errno.ELOOP
+        return [error("script_is_a_loop" if loops else "script_missing", line, path=path)]
     if not stat.S_ISREG(status.st_mode):
         return [error("script_not_a_file", line, path=path)]
     if not os.access(path, os.R_OK):

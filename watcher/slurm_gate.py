@@ -20,10 +20,6 @@ class SlurmGate:
         self.retry_at = now + min(_FIRST_DELAY_S * 2**self._failures, _LONGEST_DELAY_S)
         self._failures = min(self._failures + 1, 16)
 
-    def worked(self) -> None:
-        """Note that Slurm answered."""
-        self._failures = 0
-
     def lets_through(self, now: float, under_way: int) -> bool:
         """Whether a submission may begin while `under_way` others are."""
         return self.is_open or (under_way == 0 and now >= self.retry_at)

@@ -3,7 +3,8 @@
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge import as_user
@@ -13,51 +14,64 @@ from watcher import names
 from watcher.board import Claim, Drop, Phase
 from watcher.condition import Condition
 from watcher.errands import Errand, Outcome
+from watcher.places import Places
 from watcher.slurm_gate import SlurmGate
 from watcher.workplace import Workplace
 
 
 class Submissions:
-    """At most `parallel_submissions` children at once, oldest files first."""
+    """Children for all owners in turns, the oldest files of each first.
+
+    Each owner has a gate of his own: what he does to his sbatch looks like a Slurm that is away.
+    """
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
         self._slurm = Condition(place.log, "slurm_unreachable", "slurm_reachable")
-        self._gate = SlurmGate()
-        self._submitting = 0
+        self._gates: dict[int, SlurmGate] = defaultdict(SlurmGate)
+        self._submitting: Counter[int] = Counter()
         self.under_way = 0
 
     def begin(self, now: float) -> None:
         """Begin what is due, as far as there is room."""
+        places = self._places()
         for claim in self._place.board.ready_claims(Phase.ACCEPTED, now):
-            if self._has_room():
+            if places.has_room(claim.uid):
+                places.take(claim.uid)
                 self._complete(claim)
         for claim in self._place.board.ready_claims(Phase.WAITING, now):
-            if self._has_room() and self._may_submit(now):
+            if places.has_room(claim.uid) and self._may_submit(claim.uid, now):
+                places.take(claim.uid)
                 self._resume(claim, now)
-        for drop in self._place.board.ready_drops(now) if self._has_room() else ():
-            if not self._has_room():
-                break
-            may_submit = self._may_submit(now)
-            if may_submit or not drop.is_known_good:
-                self._take(drop, may_submit, now)
+        for drop in _in_turns(self._place.board.ready_drops(now), places):
+            may_submit = self._may_submit(drop.uid, now)
+            if places.has_room(drop.uid) and (may_submit or not drop.is_known_good):
+                closed_to = places.closed_to(drop.uid)
+                places.take(drop.uid)
+                self._take(drop, may_submit, now, closed_to)
 
     def next_try(self) -> float | None:
         """Return when Slurm is to be tried again, None when nothing waits for it."""
-        if self._gate.is_open or not self._has_room() or self._submitting:
-            return None
-        return self._gate.retry_at if self._place.board.waits_for_slurm() else None
+        places = self._places()
+        times = [
+            self._gates[uid].retry_at
+            for uid in self._place.board.waiting_for_slurm()
+            if not self._gates[uid].is_open and not self._submitting[uid] and places.has_room(uid)
+        ]
+        return min(times, default=None)
 
-    def _has_room(self) -> bool:
-        taken = self.under_way + self._place.children.stuck
-        return taken < self._place.config.watcher.parallel_submissions
+    def _places(self) -> Places:
+        children = self._place.children
+        most = self._place.config.watcher.parallel_submissions
+        return Places(most, children.by_owner(), children.stuck)
 
-    def _may_submit(self, now: float) -> bool:
-        return self._gate.lets_through(now, self._submitting)
+    def _may_submit(self, owner: int, now: float) -> bool:
+        return self._gates[owner].lets_through(now, self._submitting[owner])
 
-    def _take(self, drop: Drop, may_submit: bool, now: float) -> None:
+    def _take(self, drop: Drop, may_submit: bool, now: float, closed_to: Sequence[int]) -> None:
         tag = secrets.token_hex(16)
         claim = self._place.board.begin_claim(tag, names.claimed(tag, drop.name), now)
+        claim.uid = drop.uid
         claim.order_ns, claim.noticed, claim.since = drop.order_ns, drop.noticed, time.time()
         name, is_settled = drop.name, drop.is_settled
         drop.is_under_way = True
@@ -67,6 +81,7 @@ class Submissions:
             lambda errand: errand.take(name, tag, may_submit=may_submit, is_settled=is_settled),
             lambda outcome, trouble: self._taken(drop, claim, outcome, trouble),
             submits=may_submit,
+            closed_to=closed_to,
         )
 
     def _resume(self, claim: Claim, now: float) -> None:
@@ -95,16 +110,18 @@ class Submissions:
         done: Callable[[Outcome | None, SbridgeError | None], None],
         *,
         submits: bool,
+        closed_to: Sequence[int] = (),
     ) -> None:
         """Fork the child; it and its sbatch hold the tag's lock, this process does not."""
         claim.is_under_way = True
         self.under_way += 1
-        self._submitting += submits
+        owner = claim.uid
+        self._submitting[owner] += submits
 
         def ended(value: Any, trouble: SbridgeError | None) -> None:
             claim.is_under_way = False
             self.under_way -= 1
-            self._submitting -= submits
+            self._submitting[owner] -= submits
             done(Outcome(**value) if value else None, trouble)
 
         try:
@@ -114,10 +131,11 @@ class Submissions:
             return
         settings = self._place.config.watcher
         self._place.children.begin(
-            lambda: work(Errand(self._place.config, lock)).as_json(),
+            lambda: work(Errand(self._place.config, lock, closed_to)).as_json(),
             ended,
             timeout_s=2 * settings.nas_timeout_s + settings.sbatch_timeout_s,
             ends_with_parent=False,
+            owner=owner,
         )
         if lock is not None:
             os.close(lock)
@@ -144,6 +162,10 @@ class Submissions:
             self._not_claimed(drop, claim, outcome, now)
 
     def _not_claimed(self, drop: Drop, claim: Claim, outcome: Outcome, now: float) -> None:
+        if not drop.came_again:
+            drop.uid = outcome.uid
+        if outcome.kind == "deferred":
+            return
         if outcome.kind == "hindered":
             self._put_off(drop, outcome.reason, now, name=drop.name, owner=outcome.owner)
         elif outcome.kind == "unsettled":
@@ -164,8 +186,8 @@ class Submissions:
                 claim.phase = Phase.DOUBTFUL
             self._put_off(claim, str(trouble), now, **facts)
             return
+        self._note_slurm({claim.uid, outcome.uid}, outcome, now)
         claim.uid = outcome.uid
-        self._note_slurm(outcome, now)
         if outcome.kind in {"gone", "submitted", "refused"}:
             self._place.board.forget_claim(claim.tag)
             self._place.state.forget(claim.tag)
@@ -192,12 +214,13 @@ class Submissions:
             facts["name"] = names.shown(facts["name"])
             self._place.log.warning("job_file_put_off", reason=reason, **facts)
 
-    def _note_slurm(self, outcome: Outcome, now: float) -> None:
+    def _note_slurm(self, owners: set[int], outcome: Outcome, now: float) -> None:
         if outcome.kind in {"not_reached", "doubtful"}:
-            self._gate.failed(now)
+            for owner in owners:
+                self._gates[owner].failed(now)
             self._slurm.failed(outcome.reason)
         elif outcome.job_id or "sbatch_refused" in outcome.codes:
-            self._gate.worked()
+            self._gates.clear()
             self._slurm.worked()
 
     def _log_end(self, event: str, claim: Claim, outcome: Outcome, *, name: str) -> None:
@@ -216,6 +239,16 @@ _EVENTS = {
     "submitted": "job_submitted",
     "refused": "job_file_refused",
 }
+
+
+def _in_turns(drops: Sequence[Drop], places: Places) -> list[Drop]:
+    """Return the drops so that owners take turns, whoever has the fewest children first."""
+    waiting: Counter[int] = Counter()
+    turns: dict[str, int] = {}
+    for drop in drops:
+        turns[drop.name] = places.turn(drop.uid, waiting[drop.uid])
+        waiting[drop.uid] += 1
+    return sorted(drops, key=lambda drop: turns[drop.name])
 
 
 def _whole(moment: float | None) -> int | None:

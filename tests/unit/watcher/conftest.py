@@ -1,6 +1,7 @@
 """What the tests of the watcher work on: a site, or a board and children that are not forked."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,24 @@ def site(open_dir: Path, ordinary: User) -> Iterator[Site]:
 class HeldChildren:
     """Children that are never forked; `end` tells the oldest one's result."""
 
-    stuck = 0
-
     def __init__(self) -> None:
         self.waiting: list[Done] = []
+        self.owners: list[int | None] = []
+        self.stuck_of: Counter[int] = Counter()
 
-    def begin(self, work: Any, done: Done, **_: Any) -> None:
+    @property
+    def stuck(self) -> int:
+        return self.stuck_of.total()
+
+    def by_owner(self) -> Counter[int]:
+        return Counter(one for one in self.owners if one is not None) + self.stuck_of
+
+    def begin(self, work: Any, done: Done, *, owner: int | None = None, **_: Any) -> None:
         self.waiting.append(done)
+        self.owners.append(owner)
 
     def end(self, result: Any = None, trouble: SbridgeError | None = None) -> None:
+        self.owners.pop(0)
         self.waiting.pop(0)(result, trouble)
 
 

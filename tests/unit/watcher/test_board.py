@@ -92,9 +92,9 @@ def test_a_new_file_of_the_same_name_comes_after_the_old_one(board):
 def test_an_event_makes_a_known_good_file_unknown(board):
     board.note_event("a", 1)
     board.drops["a"].is_known_good = True
-    assert board.waits_for_slurm()
+    assert board.waiting_for_slurm() == {-1}
     board.note_event("a", 2)
-    assert not board.waits_for_slurm()
+    assert not board.waiting_for_slurm()
 
 
 def test_a_claim_of_another_process_is_doubtful(board):

@@ -1,9 +1,11 @@
+import os
 import selectors
 import signal
 import time
 
 import pytest
 
+from bridge import as_user
 from bridge.as_user import Child, ChildCrashed, ChildLost
 from watcher.children import Children
 
@@ -29,12 +31,13 @@ def told():
     return []
 
 
-def begin(children, told, work, timeout_s=10.0):
+def begin(children, told, work, timeout_s=10.0, owner=None):
     return children.begin(
         work,
         lambda result, trouble: told.append((result, trouble)),
         timeout_s=timeout_s,
         ends_with_parent=True,
+        owner=owner,
     )
 
 
@@ -74,15 +77,36 @@ def test_a_child_that_takes_too_long_is_told_as_lost_and_ended(children, selecto
 
 
 def test_a_child_that_cannot_be_ended_counts_as_stuck(children, selector, told, monkeypatch):
-    child = begin(children, told, signal.pause, timeout_s=0.05)
+    child = begin(children, told, signal.pause, timeout_s=0.05, owner=1000)
     with monkeypatch.context() as patch:
         patch.setattr(Child, "kill", lambda _: None)  # as if it hung in the kernel
         children.end_overdue(child.deadline)
     assert (len(told), children.stuck, children.holds(child)) == (1, 1, True)
+    assert children.by_owner() == {1000: 1}
     assert children.next_deadline() is None
     children.end_all()
     loop_until(selector, lambda: not children.holds(child))
-    assert children.stuck == 0
+    assert (children.stuck, children.by_owner()) == (0, {})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_child_counts_for_whom_it_became(children, selector, told, ordinary):
+    def work():
+        as_user.become(ordinary.uid, ordinary.gid)
+        signal.pause()
+
+    begin(children, told, work, owner=-1)
+    loop_until(selector, lambda: children.by_owner() == {ordinary.uid: 1})
+    children.end_all()
+    loop_until(selector, lambda: told)
+    assert children.by_owner() == {}
+
+
+def test_a_child_that_works_for_nobody_is_not_counted(children, selector, told):
+    begin(children, told, signal.pause)
+    assert children.by_owner() == {}
+    children.end_all()
+    loop_until(selector, lambda: told)
 
 
 def test_a_machine_without_room_for_a_child_is_told_as_a_lost_child(

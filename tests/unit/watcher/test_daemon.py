@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pytest
 
-from bridge import request
+from bridge import as_user, config, request
 from tests.unit.watcher.watched_site import GOOD, LOST, NOT_REACHED, wait_for
 from watcher import daemon
 from watcher import scan as scan_module
@@ -566,6 +566,75 @@ def test_somebody_elses_file_in_the_claim_folder_does_no_harm(site):
 def children_of(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(word) for word in file.read().split()]
+
+
+# One user and the others
+
+
+@pytest.fixture
+def other(site):
+    """Give a second user; only root can have files of two."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make files of two users")
+    for name in ("script", "calls", "jobs"):
+        site.steer(name)  # both write to them
+    return as_user.find_user(site.user.uid + 1)
+
+
+def children_that_are(user, watcher):
+    return [pid for pid in children_of(watcher.pid) if uid_of(pid) == user.uid]
+
+
+def uid_of(pid):
+    with open(f"/proc/{pid}/status") as file:
+        (line,) = [line for line in file if line.startswith("Uid:")]
+    return int(line.split()[1])
+
+
+def test_a_user_who_stops_his_children_stops_nobody_elses_files(site, other):
+    share = config.Watcher().parallel_submissions // 2
+    hold = site.steer("hold-before")
+    watcher = site.start()
+    site.wait_for_event("watcher_started")
+    for number in range(3 * share):
+        site.drop(f"{number}.sh")
+    wait_for(lambda: site.calls() >= share, "his share of sbatch runs")
+    site.wait_for_event("child_ended", 3)  # scans: it had time to begin more of his
+    stopped = children_that_are(site.user, watcher)
+    assert len(stopped) == site.calls() == share
+    for pid in stopped:
+        os.killpg(pid, signal.SIGSTOP)
+    hold.unlink()
+    site.drop("of-another.sh", user=other)
+    (submitted,) = site.wait_for_event("job_submitted")
+    assert (submitted["name"], submitted["owner"]) == ("of-another.sh", other.name)
+    for pid in stopped:
+        os.killpg(pid, signal.SIGKILL)
+    site.wait_for_event("job_submitted", 3 * share + 1)
+    assert len(site.jobs()) == 3 * share + 1
+
+
+def test_a_user_who_kills_his_sbatch_closes_slurm_to_nobody_else(site, other):
+    hold = site.steer("hold-before")
+    watcher = site.start()
+    site.wait_for_event("watcher_started")
+    site.drop("killed.sh")
+    wait_for(site.calls, "sbatch runs")
+    (child,) = children_that_are(site.user, watcher)
+    (sbatch,) = children_of(child)
+    os.kill(sbatch, signal.SIGKILL)
+    site.wait_for_event("submission_doubtful")
+    wait_for(lambda: site.calls() == 2, "he is tried again")
+    for pid in children_that_are(site.user, watcher):
+        os.killpg(pid, signal.SIGSTOP)
+    hold.unlink()
+    site.drop("of-another.sh", user=other)
+    (submitted,) = site.wait_for_event("job_submitted")
+    assert submitted["owner"] == other.name
+    for pid in children_that_are(site.user, watcher):
+        os.killpg(pid, signal.SIGKILL)
+    site.wait_for_event("job_submitted", 2)
+    assert len(site.jobs()) == 2
 
 
 # Start and end

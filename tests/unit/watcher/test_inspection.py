@@ -80,6 +80,12 @@ def test_a_script_that_is_missing_or_a_folder_is_an_error_with_its_line(drop, tm
     assert codes(drop(f"#!/bin/sh\n#K8S_SCRIPT={tmp_path}\n".encode())) == ["script_not_a_file"]
 
 
+def test_a_script_that_is_a_link_to_itself_is_told_as_such(drop, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    job = drop(f"#!/bin/sh\n#K8S_SCRIPT={tmp_path}/loop\n".encode())
+    assert codes(job) == ["script_is_a_loop"]
+
+
 def test_a_script_and_a_file_that_the_owner_may_not_read_are_errors(in_child, ordinary, open_dir):
     script, job = open_dir / "x.py", open_dir / "job.sh"
     script.write_text("pass")

@@ -17,10 +17,3 @@ def test_a_closed_gate_lets_one_through_after_a_pause_that_grows():
     for _ in range(20):
         gate.failed(200)
     assert gate.retry_at == 230
-
-
-def test_an_answer_opens_the_gate():
-    gate = SlurmGate()
-    gate.failed(100)
-    gate.worked()
-    assert gate.lets_through(100, under_way=3)

@@ -36,12 +36,58 @@ def test_while_slurm_is_away_a_good_file_is_looked_at_once(submissions, board, c
     assert submissions.next_try() is None
 
 
-def test_no_more_children_than_allowed(submissions, board, children, clock):
-    for number in range(20):
-        board.note_event(f"{number}.sh", 100)
-    children.stuck = 1
+def drop(board, uid, count):
+    for number in range(count):
+        name = f"{uid}-{number}.sh"
+        board.note_event(name, 100)
+        board.drops[name].uid = uid
+
+
+def test_no_more_children_than_allowed_and_for_each_user_a_share(
+    submissions, board, children, clock
+):
+    most = Config().watcher.parallel_submissions
+    drop(board, 1, 20)
     submissions.begin(clock(100))
-    assert len(children.waiting) == Config().watcher.parallel_submissions - 1
+    assert children.by_owner() == {1: most // 2}
+    drop(board, 2, 20)
+    submissions.begin(clock(100))
+    assert children.by_owner() == {1: most // 2, 2: most // 2}
+    drop(board, 3, 20)
+    submissions.begin(clock(100))
+    assert children.by_owner()[3] == 1
+
+
+def test_stuck_children_count_against_their_owner_alone(submissions, board, children, clock):
+    most = Config().watcher.parallel_submissions
+    children.stuck_of[1] = most
+    for uid in (1, 2, 3):
+        drop(board, uid, 20)
+    submissions.begin(clock(100))
+    assert children.by_owner() == {1: most, 2: most // 2, 3: most // 2}
+
+
+def test_users_take_turns(submissions, board, children, clock):
+    for uid in (1, 2, 3, 4):
+        drop(board, uid, 20)
+    submissions.begin(clock(100))
+    assert children.owners == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+def test_a_deferred_file_waits_until_its_owner_has_room(submissions, board, children, clock):
+    drop(board, 1, 4)
+    submissions.begin(clock(100))
+    board.note_event("whose.sh", 100)
+    submissions.begin(clock(100))
+    assert children.owners == [1, 1, 1, 1, -1]
+    children.owners.insert(0, children.owners.pop())
+    children.waiting.insert(0, children.waiting.pop())
+    children.end(outcome("deferred", uid=1))
+    submissions.begin(clock(101))
+    assert children.owners == [1, 1, 1, 1]
+    children.end(outcome("submitted", claimed=True, job_id=1, uid=1))
+    submissions.begin(clock(102))
+    assert children.owners == [1, 1, 1, 1]
 
 
 def test_an_accepted_file_that_cannot_be_put_away_is_never_submitted_again(

@@ -188,21 +188,22 @@ class Site:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         return "\n".join(lines) + "\n"
 
-    def make(self, path: Path, content: bytes = GOOD) -> Path:
+    def make(self, path: Path, content: bytes = GOOD, user: User | None = None) -> Path:
         """Write a file of the user's; under another name first, so that nobody sees a half."""
         draft = path.with_name(f".draft-{os.getpid()}")
         draft.write_bytes(content)
-        return self.move_in(draft, path)
+        return self.move_in(draft, path, user)
 
-    def move_in(self, source: Path, path: Path) -> Path:
+    def move_in(self, source: Path, path: Path, user: User | None = None) -> Path:
         """Give something to the user and move it to its place."""
+        user = user or self.user
         if os.geteuid() == 0:
-            os.chown(source, self.user.uid, self.user.gid, follow_symlinks=False)
+            os.chown(source, user.uid, user.gid, follow_symlinks=False)
         source.rename(path)
         return path
 
-    def drop(self, name: str, content: bytes = GOOD) -> Path:
-        return self.make(self.submit / name, content)
+    def drop(self, name: str, content: bytes = GOOD, user: User | None = None) -> Path:
+        return self.make(self.submit / name, content, user)
 
     def steer(self, name: str, text: str = "") -> Path:
         """Tell the scripts that stand for Slurm what to do."""
