@@ -52,10 +52,10 @@ def _delete_pods(cluster: Cluster) -> str:
     on_nodes = [*_of_each(cluster, "kubelet"), *_of_each(cluster, "containerd")]
     if not all(is_up(cluster, name) for name in on_nodes):
         said = kubectl(cluster, *delete, "--force", "--grace-period=0", "--wait=false")
-        return f"{len(said.stdout.split())} forgotten"
+        return f"{said.stdout.count('pod/')} forgotten"
     said = kubectl(cluster, *delete, "--grace-period=1", f"--timeout={PODS_TIMEOUT_S:.0f}s")
     wait_until(lambda: not pod_cgroups(cluster), PODS_TIMEOUT_S)
-    return f"{len(said.stdout.split())} deleted"
+    return f"{said.stdout.count('pod/')} deleted"
 
 
 def _stop_daemons(cluster: Cluster) -> str:
