@@ -70,11 +70,10 @@ class PreparedSite:
         return "ValidatingAdmissionPolicy" in made.stderr
 
     def remove(self) -> None:
-        """Remove everything that `apply` made."""
+        """Remove what `apply` made, but for the PriorityClass, which other sites share."""
         kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
         self.kubernetes.kubectl("delete", kinds, f"sbridge-pods.{self.namespace}")
         self.kubernetes.kubectl("delete", "namespace", self.namespace)
-        self.kubernetes.kubectl("delete", "priorityclass", "sbridge-job")
 
     def renew_credentials(self) -> None:
         checked(self.sbridge("kubernetes", "kubeconfig", f"--output={self.agent_kubeconfig}"))
