@@ -73,7 +73,7 @@ mount -t proc proc /proc
 # systemd remounts this one read-only, and that would be the whole machine's.
 umount -R /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-for place in /run /var/log /var/lib; do mount -t tmpfs tmpfs $place; done
+for place in /run /tmp /var/log /var/lib /var/tmp; do mount -t tmpfs tmpfs $place; done
 mkdir -p /run/systemd/system /run/lock
 cp -r {folder}/units/. /run/systemd/system
 exec {systemd} --system --unit=probe.target --log-target=console --show-status=0
