@@ -248,21 +248,14 @@ def expect_cgroup_move() -> None:
 
 def cgroup_is_empty(path: str) -> bool:
     """Whether no process is left in the cgroup or below it, in any hierarchy."""
-    for mount in cgroup_mounts().values():
-        for procs in (mount / path.lstrip("/")).glob("**/cgroup.procs"):
-            with contextlib.suppress(OSError):  # removed in between
-                if procs.read_bytes():
-                    return False
-    return True
+    return not _cgroup_processes(path)
 
 
 def kill_cgroup(path: str) -> None:
     """Kill every process in the cgroup and below it, in any hierarchy."""
-    for mount in cgroup_mounts().values():
-        for procs in (mount / path.lstrip("/")).glob("**/cgroup.procs"):
-            with contextlib.suppress(OSError):
-                for pid in procs.read_text().split():
-                    os.kill(int(pid), signal.SIGKILL)
+    for pid in _cgroup_processes(path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def remove_cgroup(path: str) -> None:
@@ -271,6 +264,15 @@ def remove_cgroup(path: str) -> None:
         for folder, _, _ in os.walk(mount / path.lstrip("/"), topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+
+
+def _cgroup_processes(path: str) -> set[int]:
+    found: set[int] = set()
+    for mount in cgroup_mounts().values():
+        for folder, _, _ in os.walk(mount / path.lstrip("/")):  # unlike glob, bears their removal
+            with contextlib.suppress(OSError):
+                found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
+    return found
 
 
 def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:

@@ -24,9 +24,9 @@ def main() -> int:
     """Run the agent until SIGTERM; returns its exit code."""
     parser = argparse.ArgumentParser(prog="sbridge-agent", description=__doc__)
     parser.add_argument("--config", type=Path, default=None, help="sbridge.toml")
-    parser.add_argument("--node", default=None, help="slurmd's NodeName; default: short hostname")
+    parser.add_argument("--node", default="", help="slurmd's NodeName; default: short hostname")
     arguments = parser.parse_args()
-    node = arguments.node or socket.gethostname().partition(".")[0]
+    node = arguments.node or socket.gethostname().partition(".")[0]  # the unit's %i may be empty
     try:
         settings = configuration.load(configuration.find_path(arguments.config))
         # Before threads, logs and clients exist: the forge's children inherit none of them.

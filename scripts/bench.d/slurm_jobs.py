@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from glob import glob
 from pathlib import Path
 
 from measured import IMAGE, USER, Cluster, Result, native, percentile, sandboxed
@@ -178,9 +179,7 @@ def leftovers(cluster: Cluster, _runs: int) -> list[Result]:
         for line in Path("/proc/mounts").read_text().splitlines()
         if f"{cluster.state}/podman/root/overlay/" in line
     ]
-    cgroups = [
-        path for path in Path("/sys/fs/cgroup").glob("**/libpod_parent/*/libpod-*") if path.is_dir()
-    ]
+    cgroups = glob("/sys/fs/cgroup/**/libpod_parent/*/libpod-*/", recursive=True)
     left = len(listed) + len(mounts) + len(cgroups) + len(spool_folders(cluster))
     return [
         Result(

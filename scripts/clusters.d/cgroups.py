@@ -6,6 +6,7 @@ name of ours.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -115,5 +116,5 @@ def _below(tops: Iterable[Path]) -> list[Path]:
     found = set()
     for top in tops:
         if top.is_dir():
-            found |= {top, *(path for path in top.rglob("*") if path.is_dir())}
+            found |= {Path(folder) for folder, _, _ in os.walk(top)}  # bears that some vanish
     return sorted(found, key=lambda path: len(path.parts), reverse=True)

@@ -79,5 +79,5 @@ def _stop_base(cluster: Cluster) -> str:
     stopped = [name for name in BASE_DAEMONS if stop_recorded(records / f"{name}.json")]
     for path in (*cluster.run.rglob("*"), *(cluster.state / "spool").rglob("*")):
         if path.is_socket():
-            path.unlink()
+            path.unlink(missing_ok=True)
     return " ".join(stopped) or "none was up"

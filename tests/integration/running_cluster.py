@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from glob import glob  # pathlib's fails at what is removed meanwhile
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def own_stderr(path: Path) -> bytes:
 
 def pod_cgroups() -> set[Path]:
     """Return the cgroups of all pods of this machine."""
-    return {path for path in CGROUPS.glob("*/libpod_parent/*") if path.is_dir()}
+    return {Path(path) for path in glob(f"{CGROUPS}/*/libpod_parent/*/")}
 
 
 def _mountinfo(pid: str) -> str:
@@ -291,9 +292,9 @@ class Cluster:
 
     def job_cgroups(self) -> list[str]:
         """Return the cgroups of jobs on this cluster's nodes, and those of its sandboxes."""
-        found = [job for n in self.nodes for job in CGROUPS.glob(f"*/slurm_{n}/uid_*/job_*")]
-        found += [pod for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
-        return sorted(map(str, found))
+        found = [job for n in self.nodes for job in glob(f"{CGROUPS}/*/slurm_{n}/uid_*/job_*")]
+        found += [str(pod) for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
+        return sorted(found)
 
     def _is_sandbox(self, cgroup: Path) -> bool:
         """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
@@ -305,7 +306,7 @@ class Cluster:
 
     def leftovers(self) -> list[str]:
         """Return everything that a job leaves while it is not wholly over."""
-        spooled = [str(path) for path in self.spool.glob("*/jobs/*")]
+        spooled = glob(f"{self.spool}/*/jobs/*")
         return sorted([*self.sandboxes(), *self.mounts(), *self.job_cgroups(), *spooled])
 
     # --- The daemons ---

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UNITS = ("sbridge-agent", "sbridge-watcher")
+UNITS = ("sbridge-agent", "sbridge-agent@n1", "sbridge-watcher")
 WATCHDOG_S = 2
 WAIT_S = 30.0
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -29,6 +29,7 @@ from bridge.notify import notify, watchdog_interval_s
 folder, unit = {folder!r}, sys.argv[1]
 log = open(f"{{folder}}/{{unit}}.log", "a", buffering=1)
 print("started", os.getpid(), watchdog_interval_s(), file=log)
+print("arguments", *sys.argv[2:], file=log)
 
 def may(name, act):
     try:
@@ -72,7 +73,7 @@ mount -t proc proc /proc
 # systemd remounts this one read-only, and that would be the whole machine's.
 umount -R /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-for place in /run /var/log /var/lib; do mount -t tmpfs tmpfs $place; done
+for place in /run /tmp /var/log /var/lib /var/tmp; do mount -t tmpfs tmpfs $place; done
 mkdir -p /run/systemd/system /run/lock
 cp -r {folder}/units/. /run/systemd/system
 exec {systemd} --system --unit=probe.target --log-target=console --show-status=0
@@ -82,7 +83,8 @@ exec {systemd} --system --unit=probe.target --log-target=console --show-status=0
 def unit_text(name: str, folder: Path) -> str:
     """Return the shipped unit with the probe in it and a short watchdog time."""
     text = (ROOT / f"systemd/{name}.service").read_text(encoding="utf-8")
-    text = re.sub(r"^ExecStart=.*", f"ExecStart={folder}/probe {name}", text, flags=re.MULTILINE)
+    start = f"ExecStart={folder}/probe %p%i"
+    text = re.sub(r"^ExecStart=\S+ --config \S+", start, text, flags=re.MULTILINE)
     return re.sub(r"^WatchdogSec=.*", f"WatchdogSec={WATCHDOG_S}", text, flags=re.MULTILINE)
 
 
@@ -92,7 +94,8 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         units = folder / "units"
-        for name in UNITS:
+        for unit in UNITS:
+            name = unit.replace("@n1", "@")
             (units / f"{name}.service.d").mkdir(parents=True)
             (units / f"{name}.service").write_text(unit_text(name, folder), encoding="utf-8")
             (units / f"{name}.service.d/alone.conf").write_text(
@@ -118,7 +121,7 @@ class Machine:
         )  # fmt: skip
 
     def lines(self, unit: str) -> list[str]:
-        path = self.folder / f"{unit}.log"
+        path = self.folder / f"{unit.replace('@', '')}.log"
         return path.read_text().splitlines() if path.exists() else []
 
     def count(self, unit: str, word: str) -> int:
@@ -206,6 +209,11 @@ def test_the_watcher_can_do_its_work_and_little_else(machine: Machine) -> None:
         "command text": True,
         "mount": False,
     }, machine.lines("sbridge-watcher")
+
+
+def test_the_agent_gets_the_nodes_name_where_its_unit_names_one(machine: Machine) -> None:
+    assert "arguments --node=" in machine.lines("sbridge-agent")
+    assert "arguments --node=n1" in machine.lines("sbridge-agent@n1")
 
 
 def test_the_agent_can_make_sandboxes(machine: Machine) -> None:

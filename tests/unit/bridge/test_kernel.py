@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -103,3 +104,40 @@ def test_a_users_mount_of_any_name_hides_no_cgroup_hierarchy(monkeypatch, tmp_pa
     mountinfo.write_bytes(b"\n".join(lines))
     monkeypatch.setattr(kernel, "_MOUNTS", mountinfo)
     assert kernel.cgroup_mounts.__wrapped__() == {"": Path("/sys/fs/cgroup")}
+
+
+@pytest.fixture
+def vanishing_cgroup(tmp_path, monkeypatch):
+    """A pod's cgroup with two containers', of which one is removed while somebody looks into it.
+
+    Gives the file that lists the other's processes.
+    """
+    for name in ("kept", "removed"):
+        (tmp_path / "pod" / name).mkdir(parents=True)
+        (tmp_path / "pod" / name / "cgroup.procs").touch()
+    scandir = os.scandir
+
+    def removing(path):
+        if str(path).endswith("/removed"):
+            monkeypatch.setattr(os, "scandir", scandir)
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(kernel, "cgroup_mounts", lambda: {"": tmp_path})
+    monkeypatch.setattr(os, "scandir", removing)
+    return tmp_path / "pod/kept/cgroup.procs"
+
+
+def test_a_cgroup_that_is_removed_meanwhile_counts_as_empty(vanishing_cgroup):
+    assert kernel.cgroup_is_empty("/pod")
+    vanishing_cgroup.write_text(f"{os.getpid()}\n")
+    assert not kernel.cgroup_is_empty("/pod")
+
+
+def test_every_process_of_a_cgroup_is_killed_though_some_have_ended(vanishing_cgroup):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with subprocess.Popen(["sleep", "60"]) as alive:
+        vanishing_cgroup.write_text(f"{ended.pid}\n{alive.pid}\n")
+        kernel.kill_cgroup("/pod")
+        assert alive.wait(10) == -9
