@@ -94,7 +94,9 @@ def _script_findings(judged: JobFile, owner: User) -> list[Finding]:
         return [error("script_unreadable", line, path=path, owner=owner.name)]
     except OSError as fault:
         loops = fault.errno == errno.ELOOP
-        return [error("script_is_a_loop" if loops else "script_missing", line, path=path)]
+        if loops:
+            return [error("script_is_a_loop", line, path=path)]
+        return [error("script_missing", line, path=path)]
     if not stat.S_ISREG(status.st_mode):
         return [error("script_not_a_file", line, path=path)]
     if not os.access(path, os.R_OK):
