@@ -90,18 +90,21 @@ def _script_findings(judged: JobFile, owner: User) -> list[Finding]:
         return []
     try:
         status = os.stat(path)
-    except PermissionError:
-        return [error("script_unreadable", line, path=path, owner=owner.name)]
     except OSError as fault:
-        loops = fault.errno == errno.ELOOP
-        if loops:
-            return [error("script_is_a_loop", line, path=path)]
-        return [error("script_missing", line, path=path)]
+        return [_script_fault(fault, line, path, owner)]
     if not stat.S_ISREG(status.st_mode):
         return [error("script_not_a_file", line, path=path)]
     if not os.access(path, os.R_OK):
         return [error("script_unreadable", line, path=path, owner=owner.name)]
     return []
+
+
+def _script_fault(fault: OSError, line: int | None, path: str, owner: User) -> Finding:
+    if fault.errno == errno.ELOOP:
+        return error("script_is_a_loop", line, path=path)
+    if isinstance(fault, PermissionError):
+        return error("script_unreadable", line, path=path, owner=owner.name)
+    return error("script_missing", line, path=path)
 
 
 def _output(judged: JobFile, results: Path) -> list[Finding]:
