@@ -29,7 +29,7 @@ _FATAL_EXIT_CODE = 1
 _AWAY = b"the sbridge agent of this node went away; waiting for its return"
 _BUSY = b"; waiting for the sbridge agent of this node"
 _KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
-_SANDBOX_GONE = b"the sandbox of this job was ended from outside, and everything in it: "
+_SANDBOX_GONE = b"the sandbox of this job ended, and everything in it: "
 _WHY_TIMEOUT_S = 5.0
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
@@ -229,7 +229,7 @@ class Step:
                 if message.kind == "exited":
                     self._witness.dismiss()
                     if message.first("lost"):
-                        _print(_SANDBOX_GONE + (self._why_lost() or b"nobody told why"))
+                        _print(_SANDBOX_GONE + (self._why_lost() or b"nobody tells why"))
                     return _end(int(message.first("status")))
                 self._say(message.first("text"))
 

@@ -22,6 +22,8 @@ from bridge.request import SandboxRequest, find
 from bridge.runtimes.sandbox import Sandbox
 from bridge.slurm.hostlist import expand_hostlist
 
+NOBODY_TOLD = "it was deleted from outside, or it ended by itself"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -149,7 +151,7 @@ class JobRun:
             return ""
         with self.changed:
             self.changed.wait_for(lambda: self.lost, timeout_s)
-            return self.lost or "nobody told why"
+            return self.lost or NOBODY_TOLD
 
     def warn(self, text: str) -> None:
         """Add a line to the warnings of the summary."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.agent import blueprint
-from bridge.agent.job import JobRun, Request, State
+from bridge.agent.job import NOBODY_TOLD, JobRun, Request, State
 from bridge.agent.node_health import NodeHealth
 from bridge.config import Config
 from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
@@ -299,7 +299,7 @@ class Sandboxes:
                 return
             started = time.monotonic()
             if job.is_lost():
-                job.warn(f"its sandbox ended before the job: {job.lost or 'nobody told why'}")
+                job.warn(f"its sandbox ended before the job: {job.lost or NOBODY_TOLD}")
             if job.state.sandbox_name:
                 self._runtimes[job.state.runtime].remove(job.state.sandbox_name, job.state.sandbox)
             job.advance(name="finished", finish=variables, sandbox=None)
