@@ -6,6 +6,7 @@ and with cgroup v1 and v2 alike. The kubelet itself learns of such an end later,
 
 import os
 import re
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from bridge import kernel
 
 _GONE_TIMEOUT_S = 5.0
-_GONE_INTERVAL_S = 0.005
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
@@ -23,7 +23,7 @@ def init_of(container_id: str) -> int:
     `container_id` is a pod status' `containerd://…`. Raises OSError when there is none.
     """
     name = container_id.rpartition("/")[2]
-    for process in _with_cgroup(name):
+    for process in _in_cgroup(name):
         if _is_first(process):
             return process
         os.close(process)
@@ -50,34 +50,59 @@ def pod_uid(cgroup: str) -> str:
 def kill_pod(pod_uid: str) -> bool:
     """Kill all processes of the pod on this node; whether none is left within seconds."""
     deadline = time.monotonic() + _GONE_TIMEOUT_S
-    while _kill_once(pod_uid):
+    while left := _kill_all(pod_uid):
+        try:
+            _await_end(left, deadline)
+        finally:
+            for process in left:
+                os.close(process)
         if time.monotonic() > deadline:
             return False
-        time.sleep(_GONE_INTERVAL_S)
     return True
 
 
-def _kill_once(pod_uid: str) -> bool:
-    """Kill what there is of the pod; return whether there was anything alive."""
-    found = False
-    for name in _cgroup_names(pod_uid):
-        for process in _with_cgroup(name):
-            try:
-                pid = int(kernel.read(process, "stat").split()[0])
-                # A step has joined the sandbox's namespaces but not its cgroup: what is in here
-                # is the pod's own, and a pid cannot be reused while its /proc folder is open.
-                os.kill(pid, signal.SIGKILL)
-                found = True
-            except OSError:
-                pass
-            finally:
-                os.close(process)
-    return found
+def _kill_all(pod_uid: str) -> list[int]:
+    """Kill what is alive of the pod; return a pidfd of each process that was."""
+    killed = []
+    for process in _in_cgroup(*_cgroup_names(pod_uid)):
+        try:
+            # A step has joined the sandbox's namespaces but not its cgroup: what is in here is
+            # the pod's own. The open /proc folder names the process, whoever has its pid later.
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            killed.append(_pidfd(process))
+        except OSError:
+            pass  # it ended by itself
+        finally:
+            os.close(process)
+    return killed
 
 
-def _with_cgroup(name: str) -> Iterator[int]:
-    """Yield a descriptor for each living process with `name` in its cgroup's path."""
-    wanted = name.encode()
+def _pidfd(process: int) -> int:
+    """Return a descriptor that can be polled for the end of a process; raises OSError."""
+    pidfd = os.pidfd_open(int(kernel.read(process, "stat").split()[0]))
+    try:
+        kernel.read(process, "stat")  # so the pid was still its own
+    except OSError:
+        os.close(pidfd)
+        raise
+    return pidfd
+
+
+def _await_end(pidfds: list[int], deadline: float) -> None:
+    """Return once all of these processes have ended, or at the deadline."""
+    poll = select.poll()
+    for pidfd in pidfds:
+        poll.register(pidfd, select.POLLIN)
+    running = len(pidfds)
+    while running and (left_s := deadline - time.monotonic()) > 0:
+        for pidfd, _ in poll.poll(left_s * 1000):
+            poll.unregister(pidfd)
+            running -= 1
+
+
+def _in_cgroup(*names: str) -> Iterator[int]:
+    """Yield a descriptor for each living process with one of `names` in its cgroup's path."""
+    wanted = [name.encode() for name in names]
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -86,7 +111,8 @@ def _with_cgroup(name: str) -> Iterator[int]:
         except OSError:
             continue
         try:
-            matches = wanted in kernel.read(process, "cgroup") and not _is_dead(process)
+            cgroup = kernel.read(process, "cgroup")
+            matches = any(name in cgroup for name in wanted) and not _is_dead(process)
         except OSError:
             matches = False
         if matches:
