@@ -33,12 +33,18 @@ SLOW_START = re.compile(rb"^sbridge: (?:starting|waiting for|the sandbox is) .*\
 Completed = subprocess.CompletedProcess[str]
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 30, what: str = "") -> None:
-    """Wait for a condition to be true; the test fails when that takes longer, in seconds."""
+def wait_for(
+    condition: Callable[[], object], timeout: float = 30, what: str | Callable[[], str] = ""
+) -> None:
+    """Wait for a condition to be true; the test fails when that takes longer, in seconds.
+
+    `what` says what was waited for; a function says it when that did not come.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"not true within {timeout:g} s: {what or condition}")
+            told = what() if callable(what) else what
+            pytest.fail(f"not true within {timeout:g} s: {told or condition}")
         time.sleep(0.05)
 
 

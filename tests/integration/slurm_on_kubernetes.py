@@ -1,11 +1,13 @@
 """A development cluster whose jobs run as pods, and the Kubernetes below it, which tests break."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +77,20 @@ class SlurmOnKubernetes(Cluster):
     def pod_cgroups(self) -> list[str]:
         """Return the cgroups of pods on the nodes, whoever made them."""
         top = CGROUPS / "pids" if (CGROUPS / "pids").is_dir() else CGROUPS
-        found = [top.glob(f"sbridge-{node}/kubepods/**/pod*") for node in self.kubernetes.nodes]
-        return [str(path) for paths in found for path in paths]
+        # Not Path.glob: that fails when a folder is removed while it is looked through.
+        found = [
+            glob(f"{top}/sbridge-{node}/kubepods/**/pod*", recursive=True)
+            for node in self.kubernetes.nodes
+        ]
+        return list(itertools.chain.from_iterable(found))
 
     def pod_processes(self) -> set[int]:
         """Return the processes of all pods."""
-        files = (file for cgroup in self.pod_cgroups() for file in Path(cgroup).rglob("*.procs"))
         pids: set[int] = set()
-        for file in files:
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                pids |= {int(pid) for pid in file.read_text().split()}
+        for cgroup in self.pod_cgroups():
+            for file in glob(f"{cgroup}/**/*.procs", recursive=True):
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    pids |= {int(pid) for pid in Path(file).read_text().split()}
         return pids
 
     def leftovers(self) -> list[str]:
@@ -92,7 +98,7 @@ class SlurmOnKubernetes(Cluster):
 
     def wait_until_clean(self) -> None:
         """Wait until no job has left anything and every node may be used."""
-        wait_for(lambda: not self.leftovers(), what="no leftovers")
+        wait_for(lambda: not self.leftovers(), what=lambda: f"no leftovers: {self.leftovers()}")
         assert self.drained_nodes() == {}
 
     # --- Faults ---
