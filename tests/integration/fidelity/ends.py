@@ -1,0 +1,116 @@
+"""Rows about how jobs end: by themselves, by signals, by Slurm."""
+
+import signal
+
+from tests.integration.fidelity.row import Row
+
+_CODES = "0,1,2,3,42,63,64,100,125,126,127,128,129,130,137,143,192,254,255"
+_NOT_DEADLY = "CHLD CONT URG WINCH STOP TSTP TTIN TTOU".split()
+_DEADLY = ",".join(
+    str(number.value)
+    for number in sorted(signal.Signals)
+    if number.name.removeprefix("SIG") not in _NOT_DEADLY
+)
+_WAIT = "echo ready; while :; do sleep 0.1; done\n"
+_TRAP = "trap 'echo shell {name}; exit {code}' {name}\n"
+_CANCEL = ("scancel", "{job}")
+# Slurm keeps a requeued job back for two minutes.
+_START = ("scontrol", "update", "JobId={job}", "StartTime=now")
+_BY_SHADOW = "without cgroups Slurm knows sbridge-run only; the sandbox's limit ends the process"
+
+ROWS = (
+    Row("exit codes are kept", "exit $SLURM_ARRAY_TASK_ID\n", (f"--array={_CODES}",)),
+    Row(
+        "death by each deadly signal is kept",
+        "ulimit -c 0; kill -$SLURM_ARRAY_TASK_ID $$; sleep 5\n",
+        (f"--array={_DEADLY}",),
+    ),
+    Row("the last command's code is the script's", "true; false\n"),
+    Row("a child's death is the shell's code", "sh -c 'kill -9 $$'; echo $?; exit 7\n"),
+    Row("a command that is not there is 127", "no-such-command; echo $?\n", interpreter="/bin/sh"),
+    Row("set -e ends the script", "set -e; false; echo not reached\n"),
+    Row("a faulty script fails", "if then\n"),
+    Row("scancel of a job that waits", "echo never\n", ("--hold",), then=(("@PENDING", _CANCEL),)),
+    Row("scancel of a job that runs", _WAIT, then=(("ready", _CANCEL),)),
+    Row(
+        "scancel is TERM for the script, which may end as it likes",
+        _TRAP.format(name="TERM", code=0) + _WAIT,
+        then=(("ready", _CANCEL),),
+    ),
+    Row(
+        "who ignores TERM is killed",
+        "trap 'echo TERM again' TERM\n" + _WAIT,
+        then=(("ready", _CANCEL),),
+    ),
+    Row(
+        "scancel --batch signals the shell alone",
+        _TRAP.format(name="USR1", code=9)
+        + "bash -c 'trap \"echo child\" USR1; while :; do sleep 0.1; done' &\n"
+        + _WAIT,
+        then=(("ready", ("scancel", "--batch", "--signal=USR1", "{job}")),),
+    ),
+    Row(
+        "scancel --full signals shell and children",
+        "bash -c 'trap \"echo child; exit\" USR1; echo ready; while :; do sleep 0.1; done' &\n"
+        "trap 'wait; echo shell; exit 5' USR1\nwhile :; do sleep 0.1; done\n",
+        then=(("ready", ("scancel", "--full", "--signal=USR1", "{job}")),),
+        in_any_order=True,
+    ),
+    Row(
+        "scancel --signal reaches nobody in a job of one batch step",
+        "trap 'echo USR1' USR1\n" + "echo ready; sleep 3; echo done\n",
+        then=(("ready", ("scancel", "--signal=USR1", "{job}")),),
+    ),
+    Row(
+        "scancel --signal=KILL",
+        _WAIT,
+        then=(("ready", ("scancel", "--signal=KILL", "{job}")),),
+    ),
+    Row(
+        "scancel --batch --signal=KILL ends the shell, and with it the job",
+        _WAIT,
+        then=(("ready", ("scancel", "--batch", "--signal=KILL", "{job}")),),
+    ),
+    Row(
+        "the time limit ends the job",
+        "trap 'echo TERM' TERM\n" + _WAIT,
+        ("--time=1",),
+    ),
+    Row(
+        "--signal=B: warns the shell before the time limit",
+        _TRAP.format(name="USR1", code=3) + _WAIT,
+        ("--time=1", "--signal=B:USR1@50"),
+    ),
+    Row(
+        "too much memory is OUT_OF_MEMORY",
+        "tail /dev/zero\n",
+        ("--mem=100",),
+        differs={"linuxproc": _BY_SHADOW},
+    ),
+    Row(
+        "too much memory of a child is OUT_OF_MEMORY, whatever the shell says",
+        "(tail /dev/zero); echo $?; exit 0\n",
+        ("--mem=100",),
+        differs={"linuxproc": _BY_SHADOW},
+    ),
+    Row(
+        "a requeued job runs again and knows it",
+        "echo run ${SLURM_RESTART_COUNT:-0}\n[ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit 4\n" + _WAIT,
+        ("--requeue", "--open-mode=append"),
+        then=(("ready", ("scontrol", "requeue", "{job}")), ("@PENDING", _START)),
+    ),
+    Row(
+        "requeuehold keeps it, scancel ends it",
+        _WAIT,
+        ("--requeue",),
+        then=(("ready", ("scontrol", "requeuehold", "{job}")), ("@PENDING", _CANCEL)),
+    ),
+    Row(
+        "suspended and resumed, it ends as ever",
+        "echo ready; sleep 2; echo done\n",
+        then=(
+            ("ready", ("scontrol", "suspend", "{job}")),
+            ("@SUSPENDED", ("scontrol", "resume", "{job}")),
+        ),
+    ),
+)

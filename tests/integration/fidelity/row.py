@@ -1,0 +1,38 @@
+"""One row of the table: a script, how it is submitted, and what is done to it meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job file and its submission; `title` is a sentence.
+
+    `body` follows the interpreter line and `header`; `arguments` are the script's own. `files`
+    are in the job's folder before, by name. `then` are pairs: once the job's streams hold the
+    text, or the job is in the state `@STATE`, the command is run as root, with the job's id for
+    `{job}`. The lines of what is written `in_any_order` are sorted before they are compared. A
+    `differs` reason, by proctrack ("cgroup", "linuxproc") or "*", says why the two sides cannot
+    be the same there.
+    """
+
+    title: str
+    body: str
+    options: tuple[str, ...] = ()
+    header: str = ""
+    interpreter: str = "/bin/bash"
+    arguments: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    by_stdin: bool = False
+    then: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    in_any_order: bool = False
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+    def why_different(self, proctrack: str) -> str:
+        """Return the reason, empty where both sides must be the same."""
+        return self.differs.get(proctrack) or self.differs.get("*", "")
+
+    def script(self, directive: str) -> bytes:
+        """Return the job file; `directive` is what makes it a sandboxed one."""
+        text = f"#!{self.interpreter}\n{directive}{self.header}{self.body}"
+        return text.encode("utf-8", "surrogateescape")
