@@ -219,9 +219,7 @@ class Step:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if wakeup in ready:
                 for byte in os.read(wakeup, 4096):
-                    fields: wire.Fields = [("number", b"%d" % byte)]
-                    fields.append(("group", b"1" if self._witness.saw(byte) else b""))
-                    wire.send(connection, wire.Message("signal", fields))
+                    self._pass_on(connection, byte)
             if connection.fileno() in ready:
                 message, _ = wire.receive(connection)
                 if message is None:
@@ -232,6 +230,14 @@ class Step:
                         _print(_SANDBOX_GONE + (self._why_lost() or b"nobody tells why"))
                     return _end(int(message.first("status")))
                 self._say(message.first("text"))
+
+    def _pass_on(self, connection: _socket.socket, number: int) -> None:
+        fields: wire.Fields = [("number", b"%d" % number)]
+        fields.append(("group", b"1" if self._witness.saw(number) else b""))
+        try:
+            wire.send(connection, wire.Message("signal", fields))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the script has ended; the keeper's last word is still to be read
 
     def _say(self, text: bytes) -> None:
         if text and text != self._said:

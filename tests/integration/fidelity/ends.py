@@ -11,6 +11,8 @@ _DEADLY = ",".join(
     for number in sorted(signal.Signals)
     if number.name.removeprefix("SIG") not in _NOT_DEADLY
 )
+# Bounded, for where nothing else bounds it.
+_EAT = "head -c 400000000 /dev/zero | tail >/dev/null\n"
 _WAIT = "echo ready; while :; do sleep 0.1; done\n"
 _TRAP = "trap 'echo shell {name}; exit {code}' {name}\n"
 _CANCEL = ("scancel", "{job}")
@@ -83,13 +85,13 @@ ROWS = (
     ),
     Row(
         "too much memory is OUT_OF_MEMORY",
-        "tail /dev/zero\n",
+        _EAT,
         ("--mem=100",),
         differs={"linuxproc": _BY_SHADOW},
     ),
     Row(
         "too much memory of a child is OUT_OF_MEMORY, whatever the shell says",
-        "(tail /dev/zero); echo $?; exit 0\n",
+        f"({_EAT.strip()}); echo $?; exit 0\n",
         ("--mem=100",),
         differs={"linuxproc": _BY_SHADOW},
     ),

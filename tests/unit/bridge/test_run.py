@@ -236,3 +236,17 @@ def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch)
 
     agents(agent)
     assert connected == [False, True]
+
+
+def test_a_signal_that_comes_too_late_does_not_hide_how_the_script_ended(monkeypatch):
+    step = run.Step(b"/nowhere", {})
+    monkeypatch.setattr(run.Witness, "saw", lambda *_: False)
+    ours, keepers = socket.socketpair()
+    wire.send(keepers, wire.Message("exited", [("status", b"%d" % (3 << 8))]))
+    keepers.close()
+    wakeup, writer = os.pipe()
+    os.write(writer, bytes([signal.SIGUSR1]))
+    with ours:
+        assert step._pass_signals_on(ours, wakeup) == 3
+    os.close(wakeup)
+    os.close(writer)
