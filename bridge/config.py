@@ -225,6 +225,12 @@ class Kubernetes:
     namespace: str = setting(
         "sbridge", "Where the pods are. `sbridge kubernetes apply` makes it, with what they need."
     )
+    user_namespaces: bool = setting(
+        False,
+        "Whether each user's pods are in a namespace of his, `user-NAME`, which the agent makes\n"
+        "before the first one. The agents then have a role in the whole cluster, which a policy\n"
+        "confines; for one site per cluster. After a change: `sbridge kubernetes apply`.",
+    )
     node_names: tuple[str, ...] = setting(
         (),
         "Kubernetes' names of Slurm's nodes, as SLURM=KUBERNETES, hostlists on both sides:\n"

@@ -37,11 +37,10 @@ def apply(file: Path | None, kubeconfig: str, context: str, adopt: bool) -> None
 
     config = load(file)
     api = connect(config, kubeconfig, context)
-    wanted = site.objects(config)
     if not adopt:
-        installation.refuse_foreign(api, wanted)
+        installation.refuse_foreign(api, site.objects(config))
     refused = 0
-    for outcome in installation.install(api, wanted):
+    for outcome in installation.install(api, installation.objects(api, config)):
         click.echo(f"{outcome.done:<9}  {outcome.title}")
         if outcome.reason:
             refused += 1
@@ -54,12 +53,12 @@ def apply(file: Path | None, kubeconfig: str, context: str, adopt: bool) -> None
 @cluster_options
 def diff(file: Path | None, kubeconfig: str, context: str) -> None:
     """Show what `apply` would change; exit 1 if there is anything."""
-    from bridge.runtimes.kubernetes import installation, site
+    from bridge.runtimes.kubernetes import installation
 
     config = load(file)
     api = connect(config, kubeconfig, context)
     found = False
-    for difference in installation.differences(api, site.objects(config)):
+    for difference in installation.differences(api, installation.objects(api, config)):
         found = True
         click.echo(difference.text, nl=False)
     sys.exit(1 if found else 0)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.config import Kubernetes
 from bridge.errors import ConfigError
+from bridge.runtimes.kubernetes import user_namespace
 from bridge.runtimes.sandbox import Mount, SandboxSpec
 from bridge.slurm.hostlist import expand_hostlist
 
@@ -33,6 +34,7 @@ class Site:
     """What the site adds to every pod, whatever the job; the defaults add nothing.
 
     `kubernetes_node` is the only node that the pod may run on, "" for where it is played.
+    `users_of` is the site's own namespace where each user has another one, else "".
     """
 
     pull_policy: str = "IfNotPresent"
@@ -43,6 +45,7 @@ class Site:
     gpu_resource: str = ""
     pull_secrets: tuple[str, ...] = ()
     tolerations: tuple[dict[str, str], ...] = field(default=())
+    users_of: str = ""
 
     @classmethod
     def of(cls, settings: Kubernetes, node: str) -> "Site":
@@ -56,6 +59,7 @@ class Site:
             gpu_resource=settings.gpu_resource,
             pull_secrets=settings.image_pull_secrets,
             tolerations=tuple(_toleration(text) for text in settings.tolerations),
+            users_of=settings.namespace if settings.user_namespaces else "",
         )
 
 
@@ -93,7 +97,9 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
         "kind": "Pod",
         "metadata": {
             "name": spec.name,
-            "labels": labels(spec),
+            **_place(spec, site),
+            "labels": labels(spec)
+            | ({user_namespace.SITE: site.users_of} if site.users_of else {}),
             "annotations": {"sbridge/user": spec.user, "sbridge/slurm-node": spec.node},
         },
         "spec": {
@@ -114,6 +120,10 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
             **{key: value for key, value in optional.items() if value},
         },
     }
+
+
+def _place(spec: SandboxSpec, site: Site) -> dict[str, str]:
+    return {"namespace": user_namespace.name_of(spec.user, spec.uid)} if site.users_of else {}
 
 
 def labels(spec: SandboxSpec) -> dict[str, str]:

@@ -22,6 +22,28 @@ SLURM_NODE = "n1"
 USER = "nobody"
 
 
+def remove_site(kubernetes: Kubernetes, namespace: str) -> None:
+    """Remove what `apply` made for a site, but for the PriorityClass, which others share."""
+    remove_user_namespaces(kubernetes, namespace)
+    _remove_policies(kubernetes, f"sbridge-pods.{namespace}")
+    kubernetes.kubectl("delete", "namespace", namespace)
+
+
+def remove_user_namespaces(kubernetes: Kubernetes, namespace: str) -> None:
+    """Remove what `kubernetes.user_namespaces` has added to a site."""
+    selector = f"--selector=sbridge/site={namespace}"
+    kubernetes.kubectl("delete", "namespace", "--wait=false", selector)
+    roles = "clusterrolebinding,clusterrole"
+    kubernetes.kubectl("delete", "--ignore-not-found", roles, f"sbridge-agent.{namespace}")
+    kinds = ("user-pods", "agents", "namespaces")
+    _remove_policies(kubernetes, *(f"sbridge-{kind}.{namespace}" for kind in kinds))
+
+
+def _remove_policies(kubernetes: Kubernetes, *names: str) -> None:
+    kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
+    kubernetes.kubectl("delete", "--ignore-not-found", kinds, *names)
+
+
 @dataclass(frozen=True)
 class PreparedSite:
     """One namespace with what sbridge needs in it; there is no Slurm."""
@@ -29,6 +51,7 @@ class PreparedSite:
     kubernetes: Kubernetes
     folder: Path
     namespace: str
+    user_namespaces: bool = False
 
     @property
     def config_file(self) -> Path:
@@ -51,13 +74,14 @@ class PreparedSite:
             f'[slurm]\nbin_dir = "{self.folder}"\n'
             "[sandbox]\n" + "\n".join(lines) + "\n"
             f'[kubernetes]\nnamespace = "{self.namespace}"\n'
+            f"user_namespaces = {json.dumps(self.user_namespaces)}\n"
             f'kubeconfig = "{self.agent_kubeconfig}"\n'
             f'node_names = ["{SLURM_NODE}={self.kubernetes.nodes[0]}"]\n'
         )
 
-    def prepare(self) -> None:
+    def prepare(self, **sandbox: object) -> None:
         """Do what an administrator does: two commands."""
-        self.write_config()
+        self.write_config(**sandbox)
         checked(self.sbridge("kubernetes", "apply"))
         self.renew_credentials()
         wait_for(self._refuses_strange_pods, what="the policy is in force")
@@ -71,9 +95,7 @@ class PreparedSite:
 
     def remove(self) -> None:
         """Remove what `apply` made, but for the PriorityClass, which other sites share."""
-        kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
-        self.kubernetes.kubectl("delete", kinds, f"sbridge-pods.{self.namespace}")
-        self.kubernetes.kubectl("delete", "namespace", self.namespace)
+        remove_site(self.kubernetes, self.namespace)
 
     def renew_credentials(self) -> None:
         checked(self.sbridge("kubernetes", "kubeconfig", f"--output={self.agent_kubeconfig}"))

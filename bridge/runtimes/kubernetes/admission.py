@@ -12,49 +12,61 @@ import re
 from typing import Any
 
 from bridge.config import Config
+from bridge.runtimes.kubernetes import user_namespace
 from bridge.runtimes.sandbox import Mount
 
 Object = dict[str, Any]
 
-NAME_PREFIX = "sbridge-pods."
-_HINT = "`sbridge kubernetes apply` renews the policy after the configuration was changed"
+POLICIES = "sbridge-"  # begin the names of all policies
+NAME_PREFIX = f"{POLICIES}pods."
+USERS_NAME_PREFIX = f"{POLICIES}user-pods."
+HINT = "`sbridge kubernetes apply` renews the policy after the configuration was changed"
 
 
 def policy(config: Config) -> list[Object]:
     """Return the ValidatingAdmissionPolicy for the site's namespace, and its binding."""
     namespace = config.kubernetes.namespace
-    name = {"name": f"{NAME_PREFIX}{namespace}"}
     here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    rules = [
-        {"message": message, "expression": expression, "reason": "Forbidden"}
-        for message, expression in [*_network(config), *_RULES]
-    ]
+    return _for_pods(config, f"{NAME_PREFIX}{namespace}", here, ())
+
+
+def users_policy(config: Config) -> list[Object]:
+    """Return the same for its users' namespaces, where there is one rule more."""
+    namespace = config.kubernetes.namespace
+    theirs = {"matchLabels": {user_namespace.SITE: namespace}}
+    return _for_pods(config, f"{USERS_NAME_PREFIX}{namespace}", theirs, (_OWN_UID,))
+
+
+def _for_pods(
+    config: Config, name: str, namespaces: Object, more: tuple[tuple[str, str], ...]
+) -> list[Object]:
+    rules = [rule(message, text) for message, text in [*more, *_network(config), *_RULES]]
+    resources = [resource("pods", "CREATE"), resource("pods/ephemeralcontainers", "UPDATE")]
+    return bound(
+        name,
+        {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"namespaceSelector": namespaces, "resourceRules": resources},
+            "variables": [{"name": "strange", "expression": _strange_folders(config)}],
+            "validations": [*rules, _FOLDERS],
+        },
+    )
+
+
+def bound(name: str, spec: Object) -> list[Object]:
+    """Return a policy, and the binding that has it deny."""
     version = {"apiVersion": "admissionregistration.k8s.io/v1"}
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kind = "ValidatingAdmissionPolicy"
     return [
-        {
-            **version,
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": dict(name),
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {
-                    "namespaceSelector": here,
-                    "resourceRules": [
-                        _resource("pods", "CREATE"),
-                        _resource("pods/ephemeralcontainers", "UPDATE"),
-                    ],
-                },
-                "variables": [{"name": "strange", "expression": _strange_folders(config)}],
-                "validations": [*rules, _FOLDERS],
-            },
-        },
-        {
-            **version,
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": dict(name),
-            "spec": {"policyName": name["name"], "validationActions": ["Deny"]},
-        },
+        {**version, "kind": kind, "metadata": {"name": name}, "spec": spec},
+        {**version, "kind": f"{kind}Binding", "metadata": {"name": name}, "spec": binding},
     ]
+
+
+def rule(message: str, expression: str) -> Object:
+    """Return a validation; `message` is for whoever is refused."""
+    return {"message": message, "expression": expression, "reason": "Forbidden"}
 
 
 def folders(config: Config) -> tuple[list[str], str]:
@@ -69,12 +81,13 @@ def folders(config: Config) -> tuple[list[str], str]:
     return paths, rf"^{re.escape(str(config.agent.spool_dir))}/[^/]+/(share|{run})$"
 
 
-def _resource(name: str, operation: str) -> Object:
+def resource(name: str, *operations: str, group: str = "") -> Object:
+    """Return what a policy is asked about."""
     return {
-        "apiGroups": [""],
+        "apiGroups": [group],
         "apiVersions": ["v1"],
         "resources": [name],
-        "operations": [operation],
+        "operations": list(operations),
     }
 
 
@@ -146,10 +159,21 @@ _RULES = (
     ),
 )
 
+# Whoever may make pods in his own namespace is nobody else in the folders that they mount.
+_OWN_UID = (
+    "in a user's namespace a sandbox runs as that user, whose uid is the namespace's label"
+    f" {user_namespace.UID}",
+    _each(
+        "string(c.?securityContext.?runAsUser"
+        ".orValue(object.spec.?securityContext.?runAsUser.orValue(0))) =="
+        f" namespaceObject.metadata.labels[?'{user_namespace.UID}'].orValue('')"
+    ),
+)
+
 _FOLDERS = {
-    "message": f"a sandbox mounts folders of the configuration and the spool only; {_HINT}",
+    "message": f"a sandbox mounts folders of the configuration and the spool only; {HINT}",
     "messageExpression": "'a sandbox does not mount ' + variables.strange.join(', ') + "
-    + json.dumps(f"; {_HINT}"),
+    + json.dumps(f"; {HINT}"),
     "expression": "variables.strange.size() == 0",
     "reason": "Forbidden",
 }
@@ -161,7 +185,7 @@ def _network(config: Config) -> list[tuple[str, str]]:
         return []
     return [
         (
-            f"a sandbox has a network of its own (sandbox.host_network = false); {_HINT}",
+            f"a sandbox has a network of its own (sandbox.host_network = false); {HINT}",
             "!object.spec.?hostNetwork.orValue(false) && "
             + _each("c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0)"),
         )

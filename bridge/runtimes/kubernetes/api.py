@@ -106,9 +106,9 @@ class Api:
                 return None
             raise
 
-    def create(self, path: str, body: Object) -> Object:
+    def create(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
         """Create an object in the collection at `path`."""
-        return self._request("POST", path, {}, body)
+        return self._request("POST", path, {"dryRun": "All"} if dry_run else {}, body)
 
     def patch(self, path: str, body: Object) -> Object:
         """Change fields of the object at `path` (JSON merge patch)."""

@@ -13,8 +13,15 @@ from typing import Any
 from bridge.config import Config, Kubernetes
 from bridge.errors import SbridgeError
 from bridge.runtimes import manifest
-from bridge.runtimes.kubernetes import credentials, installation, rights, site
-from bridge.runtimes.kubernetes.api import Api, Object
+from bridge.runtimes.kubernetes import (
+    confinement,
+    credentials,
+    installation,
+    rights,
+    site,
+    user_namespace,
+)
+from bridge.runtimes.kubernetes.api import Api, Object, RefusedError
 
 NEWEST_MINOR = 36  # of Kubernetes 1; the three newest are what it is made for
 _SUPPORTED_MINORS = 3
@@ -46,9 +53,10 @@ def examine(
     parts: list[tuple[str, Callable[[], Iterator[Answer]]]] = [
         ("the API", lambda: _version(admin)),
         ("the objects of the site", lambda: _objects(admin, config)),
-        ("what pods refer to", lambda: _references(admin, settings)),
+        ("what pods refer to", lambda: _references(admin, config)),
         ("the nodes", lambda: _nodes(admin, settings, nodes())),
-        ("the agents' rights", lambda: _rights(admin, agent(), settings)),
+        ("the agents' rights", lambda: _rights(admin, agent(), config)),
+        ("what the agents are refused", lambda: _confinement(agent, settings)),
     ]
     for what, part in parts:
         try:
@@ -74,7 +82,7 @@ def _version(admin: Api) -> Iterator[Answer]:
 
 
 def _objects(admin: Api, config: Config) -> Iterator[Answer]:
-    wanted = site.objects(config)
+    wanted = installation.objects(admin, config)
     strange = {found.title: found for found in installation.differences(admin, wanted)}
     for title in map(site.title, wanted):
         found = strange.get(title)
@@ -87,8 +95,9 @@ def _objects(admin: Api, config: Config) -> Iterator[Answer]:
             yield Answer(False, f"{title} is not as configured", remedy)
 
 
-def _references(admin: Api, settings: Kubernetes) -> Iterator[Answer]:
+def _references(admin: Api, config: Config) -> Iterator[Answer]:
     """Look for what the site's configuration names and `apply` does not make."""
+    settings = config.kubernetes
     classes = {settings.runtime_class, settings.gpu_runtime_class} - {""}
     wanted = [
         ("RuntimeClass", name, f"/apis/node.k8s.io/v1/runtimeclasses/{name}")
@@ -97,9 +106,11 @@ def _references(admin: Api, settings: Kubernetes) -> Iterator[Answer]:
     if settings.priority_class not in ("", site.PRIORITY_CLASS):
         name = settings.priority_class
         wanted.append(("PriorityClass", name, f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}"))
-    for name in settings.image_pull_secrets:
-        path = f"/api/v1/namespaces/{settings.namespace}/secrets/{name}"
-        wanted.append(("Secret", f"{settings.namespace}/{name}", path))
+    users = installation.user_namespaces(admin, config) if settings.image_pull_secrets else []
+    for place in [settings.namespace, *(one["metadata"]["name"] for one in users)]:
+        for name in settings.image_pull_secrets:
+            path = f"/api/v1/namespaces/{place}/secrets/{name}"
+            wanted.append(("Secret", f"{place}/{name}", path))
     for kind, name, path in wanted:
         if admin.find(path) is not None:
             yield Answer(True, f"{kind} {name} is there")
@@ -151,7 +162,8 @@ def _tolerates(toleration: dict[str, str], taint: Object) -> bool:
     return toleration["operator"] == "Exists" or toleration["value"] == taint.get("value", "")
 
 
-def _rights(admin: Api, agent: Api | None, settings: Kubernetes) -> Iterator[Answer]:
+def _rights(admin: Api, agent: Api | None, config: Config) -> Iterator[Answer]:
+    settings = config.kubernetes
     namespace = settings.namespace
     name = site.agent_name(namespace)
     if agent is None:
@@ -160,14 +172,46 @@ def _rights(admin: Api, agent: Api | None, settings: Kubernetes) -> Iterator[Ans
     else:
         yield from _credentials(agent, settings, name)
     authorizer = rights.Authorizer(agent or admin, namespace, is_agent=agent is not None)
-    lacking = [right for right in rights.needed(namespace) if not authorizer.allows(right)]
+    lacking = [right for right in rights.needed(config) if not authorizer.allows(right)]
     remedy = "`sbridge kubernetes apply` gives the agents their role."
     yield _none_of(lacking, "the agents may do all that they need", "the agents may not", remedy)
-    excess: list[Any] = [right for right in rights.harmful(namespace) if authorizer.allows(right)]
+    excess: list[Any] = [right for right in rights.harmful(config) if authorizer.allows(right)]
     if agent is not None:
-        excess = sorted({*map(str, excess), *rights.surplus(agent, namespace)})
-    remedy = "Remove the roles that give it; the agents need none but `sbridge-agent`."
+        excess = sorted({*map(str, excess), *rights.surplus(agent, config)})
+    remedy = f"Remove the roles that give it; the agents need none but `{site.role_name(config)}`."
     yield _none_of(excess, "the agents may do nothing else", "the agents need not, but may", remedy)
+
+
+def _confinement(agent: Callable[[], Api | None], settings: Kubernetes) -> Iterator[Answer]:
+    """Try what the agents' role in the whole cluster allows and a policy refuses; by dry runs."""
+    api = agent() if settings.user_namespaces else None
+    if api is None:
+        return
+    policy = f"{confinement.AGENTS_NAME_PREFIX}{settings.namespace}"
+    for what, path, body in _ATTEMPTS:
+        try:
+            api.create(path, body, dry_run=True)
+        except RefusedError as error:
+            is_right = error.status == 403
+            text = f"the agents may not make {what}" + ("" if is_right else f": {error.message}")
+            yield Answer(is_right, text)
+        else:
+            remedy = f"`sbridge kubernetes apply` puts the policy {policy} into force."
+            yield Answer(False, f"the agents may make {what}, which nothing refuses", remedy)
+
+
+_CHECK = {"name": "sbridge-check"}
+_POD = {"metadata": _CHECK, "spec": {"containers": [{"name": "check", "image": "sbridge-check"}]}}
+_ATTEMPTS: list[tuple[str, str, Object]] = [
+    ("pods in default", "/api/v1/namespaces/default/pods", _POD),
+    ("pods in kube-system", "/api/v1/namespaces/kube-system/pods", _POD),
+    ("other namespaces", "/api/v1/namespaces", {"metadata": _CHECK}),
+    (
+        "users' namespaces without labels",
+        "/api/v1/namespaces",
+        {"metadata": {"name": f"{user_namespace.PREFIX}sbridge-check"}},
+    ),
+]
 
 
 def _none_of(found: Sequence[object], good: str, bad: str, remedy: str) -> Answer:

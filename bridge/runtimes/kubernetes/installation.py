@@ -8,8 +8,9 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bridge.config import Config
 from bridge.errors import PermanentError
-from bridge.runtimes.kubernetes import site, yaml_text
+from bridge.runtimes.kubernetes import site, user_namespace, yaml_text
 from bridge.runtimes.kubernetes.api import Api, Object, RefusedError
 
 # What the server writes into each object; no one's wish.
@@ -35,6 +36,30 @@ class Difference:
     title: str
     text: str
     is_missing: bool = False
+
+
+def objects(api: Api, config: Config) -> list[Object]:
+    """Return what the cluster should have: the site's objects, and those of users who are there."""
+    return [*site.objects(config), *_users_objects(api, config)]
+
+
+def _users_objects(api: Api, config: Config) -> Iterator[Object]:
+    for namespace in user_namespaces(api, config):
+        labels = namespace["metadata"]["labels"]
+        yield from site.user_objects(
+            namespace["metadata"]["name"],
+            (labels.get(user_namespace.USER, ""), labels.get(user_namespace.UID, "")),
+            config.kubernetes.namespace,
+            host_network=config.sandbox.host_network,
+        )
+
+
+def user_namespaces(api: Api, config: Config) -> list[Object]:
+    """Return the namespaces of the site's users that agents have made so far."""
+    if not config.kubernetes.user_namespaces:
+        return []
+    selector = f"{user_namespace.SITE}={config.kubernetes.namespace}"
+    return list(api.get("/api/v1/namespaces", labelSelector=selector)["items"])
 
 
 def refuse_foreign(api: Api, wanted: Sequence[Object]) -> None:

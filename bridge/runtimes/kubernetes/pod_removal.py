@@ -13,7 +13,7 @@ from typing import Any
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
 from bridge.runtimes.kubernetes import processes
-from bridge.runtimes.kubernetes.api import Api, RefusedError
+from bridge.runtimes.kubernetes.api import Api, Object, RefusedError
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
 from bridge.runtimes.sandbox import Sandbox
 
@@ -23,72 +23,102 @@ _RETRY_S = 5.0
 
 
 class PodRemoval:
-    """Removes pods of the collection at `path`."""
+    """Removes pods; those that the watch has not seen yet, in the namespace they were expected in.
 
-    def __init__(self, api: Api, path: str, watch: PodWatch, log: Any) -> None:
+    That is `namespace` where nobody said another one.
+    """
+
+    def __init__(self, api: Api, namespace: str, watch: PodWatch, log: Any) -> None:
         self._api = api
-        self._path = path
+        self._namespace = namespace
         self._watch = watch
         self._log = log
-        self._unremoved: dict[str, str] = {}
+        self._expected: dict[str, str] = {}
+        self._unremoved: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to remove what could not be removed at first."""
         threading.Thread(target=self._retry_for_ever, name="pod-removal", daemon=True).start()
 
-    def forget(self, name: str) -> None:
-        """Remove no pod of this name later: a new one is about to have it."""
+    def expect(self, name: str, namespace: str) -> None:
+        """Remove no pod of this name later: a new one is about to have it, in `namespace`."""
         with self._lock:
             self._unremoved.pop(name, None)
+            self._expected[name] = namespace
 
     def remove(self, name: str, sandbox: Sandbox | None) -> None:
         """Kill the pod's processes, remove its object; later, if the API does not answer."""
-        pod = self._watch.pod(name)
-        uid = pod["metadata"]["uid"] if pod else ""
+        pods = self._watch.pods(name)
+        uids = {pod["metadata"]["uid"] for pod in pods}
         if sandbox is not None:
             _kill_init(sandbox)
-            uid = uid or processes.pod_uid(sandbox.cgroup)
-        if uid and not processes.kill_pod(uid):
+            uids = uids or {processes.pod_uid(sandbox.cgroup)} - {""}
+        if not all(processes.kill_pod(uid) for uid in uids):
             raise NodeError(f"processes of sandbox {name} cannot be killed")
         try:
-            self._delete(name, uid)
+            self._delete(name, pods, uids)
         except (TemporaryError, RefusedError) as error:
             # The node is free, which is what Slurm waits for; the books follow.
             self._log.warning("pod_removal_delayed", sandbox=name, reason=error.message)
             with self._lock:
-                self._unremoved[name] = uid
+                self._unremoved[name] = frozenset(uids)
+        else:
+            with self._lock:
+                self._expected.pop(name, None)
 
-    def _delete(self, name: str, uid: str) -> None:
-        """Remove the object and wait until the watch has seen that, too."""
-        self._api.delete(f"{self._path}/{name}", grace_s=0, uid=uid)
+    def _delete(self, name: str, pods: list[Object], uids: set[str]) -> None:
+        """Remove the objects and wait until the watch has seen that, too."""
+        if not pods:
+            place = self._expected.get(name)
+            path = _path(place or self._namespace, name)
+            self._api.delete(path, grace_s=0, uid="".join(uids))
+            if place is None:
+                self._watch.listed(name)  # or else it may be in another namespace
+        for pod in pods:
+            self._delete_pod(pod)
         deadline = time.monotonic() + _GONE_TIMEOUT_S
-        seen = self._watch.pod(name)
-        while seen is not None and (not uid or seen["metadata"]["uid"] == uid):
+        for seen in pods or self._watch.pods(name):
+            self._wait(seen, deadline)
+
+    def _delete_pod(self, pod: Object) -> None:
+        metadata = pod["metadata"]
+        path = _path(metadata["namespace"], metadata["name"])
+        self._api.delete(path, grace_s=0, uid=metadata["uid"])
+
+    def _wait(self, pod: Object | None, deadline: float) -> None:
+        while pod is not None:
             if time.monotonic() > deadline or self._watch.away:
                 return  # it is gone, the watch will tell later
-            seen = self._watch.wait(name, seen, _LOOK_S)
+            pod = self._watch.wait(pod, _LOOK_S)
 
     def _retry_for_ever(self) -> None:
         while True:
             time.sleep(_RETRY_S)
             with self._lock:
                 due = list(self._unremoved.items())
-            for name, uid in due:
-                self._remove_late(name, uid)
+            for name, uids in due:
+                self._remove_late(name, uids)
 
-    def _remove_late(self, name: str, uid: str) -> None:
+    def _remove_late(self, name: str, uids: frozenset[str]) -> None:
         """Remove a pod that is left; by its uid, as another may have its name by now."""
         try:
-            pod = self._watch.listed(name)
-            uid = uid or (pod["metadata"]["uid"] if pod else "")
-            if uid:
+            pods = self._watch.listed(name)
+            for uid in uids or {pod["metadata"]["uid"] for pod in pods}:
                 processes.kill_pod(uid)  # the kubelet may have made it since
-                self._api.delete(f"{self._path}/{name}", grace_s=0, uid=uid)
+            for pod in pods:
+                if not uids or pod["metadata"]["uid"] in uids:
+                    self._delete_pod(pod)
         except (TemporaryError, RefusedError):
             return
         self._log.info("pod_removed_late", sandbox=name)
-        self.forget(name)
+        with self._lock:
+            self._unremoved.pop(name, None)
+            self._expected.pop(name, None)
+
+
+def _path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"
 
 
 def _kill_init(sandbox: Sandbox) -> None:

@@ -11,8 +11,9 @@ import time
 
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
-from bridge.runtimes.kubernetes import processes, pulling, refusal, waiting
+from bridge.runtimes.kubernetes import processes, pulling, refusal, user_namespace, waiting
 from bridge.runtimes.kubernetes.api import NO_ANSWER, Api, Object, RefusedError
+from bridge.runtimes.kubernetes.pod_creation import PodCreation
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
 from bridge.runtimes.sandbox import Sandbox, Waiter
@@ -25,11 +26,12 @@ _NODE_PATIENCE_S = 120.0
 
 
 class PodStart:
-    """Starts pods of the collection at `path`, for whoever waits for them."""
+    """Starts pods of the site whose own namespace is `namespace`, for whoever waits for them."""
 
-    def __init__(self, api: Api, path: str, watch: PodWatch, removal: PodRemoval) -> None:
+    def __init__(self, api: Api, namespace: str, watch: PodWatch, removal: PodRemoval) -> None:
         self._api = api
-        self._path = path
+        self._namespace = namespace
+        self._creation = PodCreation(api, namespace)
         self._watch = watch
         self._removal = removal
 
@@ -40,6 +42,8 @@ class PodStart:
             _check_patience(waiter, away)
             self._watch.wait_for_api(_LOOK_S)
         name = wanted["metadata"]["name"]
+        if self._watch.pods(name):  # in whichever namespace an earlier try has made it
+            self._removal.remove(name, None)
         try:
             return self._created(wanted)
         except RefusedError as error:
@@ -54,20 +58,21 @@ class PodStart:
             raise refusal.blame(error, f"pod {name}") from error
 
     def _created(self, wanted: Object) -> Object:
-        self._removal.forget(wanted["metadata"]["name"])  # the name is taken again
-        pod = self._api.create(self._path, wanted)
+        place = user_namespace.of_pod(wanted, self._namespace)
+        self._removal.expect(wanted["metadata"]["name"], place)
+        pod = self._creation.create(wanted)
         self._watch.saw(pod)
         return pod
 
     def wait(self, created: Object, waiter: Waiter) -> Object:
         """Return the pod once it runs."""
-        name, uid = created["metadata"]["name"], created["metadata"]["uid"]
+        name = created["metadata"]["name"]
         began = time.monotonic()
         events = _SlowEvents(self._api, created)
         fault = _NodeFault()
         said = ""
         pod: Object | None = created
-        while pod is not None and pod["metadata"]["uid"] == uid:
+        while pod is not None:
             if waiting.is_running(pod):
                 if said.startswith("pulling"):
                     waiter.say(f"{said} took {pulling.pull_of(events.now())}")
@@ -78,7 +83,7 @@ class PodStart:
             waiter.say(said)
             fault.check(delay, is_known=not away)
             _check_patience(waiter, said, by_node=delay.by_node and not away)
-            pod = self._watch.wait(name, pod, _LOOK_S)
+            pod = self._watch.wait(pod, _LOOK_S)
         raise TemporaryError(f"pod {name} was deleted from outside while it was starting")
 
 

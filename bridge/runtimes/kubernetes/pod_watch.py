@@ -4,6 +4,8 @@
 2. watching   each change is applied; ends now and then, and goes on where it ended
 3. away       the API does not answer: what was known stays, and nothing counts as gone
 Back to 1 when the cluster no longer has the version that the watch would go on from.
+
+Pods are told apart by their uids: two namespaces may hold one of the same name.
 """
 
 import threading
@@ -14,26 +16,32 @@ from typing import Any
 from bridge.errors import SbridgeError, TemporaryError
 from bridge.runtimes.kubernetes import waiting
 from bridge.runtimes.kubernetes.api import Api, ExpiredError, Object
+from bridge.runtimes.kubernetes.pod_scope import PodScope
 
 _FIRST_RETRY_S = 0.2
 _LONGEST_RETRY_S = 5.0
 
 
 class PodWatch:
-    """The pods at `path` with the labels of `selector`, kept up to date by a thread.
+    """The pods of `scope` with the labels of `selector`, kept up to date by a thread.
 
     `on_ended` is called with name and reason of each pod that was seen to end.
     """
 
     def __init__(
-        self, api: Api, path: str, selector: str, log: Any, on_ended: Callable[[str, str], None]
+        self,
+        api: Api,
+        scope: PodScope,
+        selector: str,
+        log: Any,
+        on_ended: Callable[[str, str], None],
     ) -> None:
         self._api = api
-        self._path = path
+        self._scope = scope
         self._selector = selector
         self._log = log
         self._on_ended = on_ended
-        self._pods: dict[str, Object] = {}
+        self._pods: dict[str, Object] = {}  # by uid
         self._created: set[str] = set()  # by us, since the pods were last asked for
         self._version = ""
         self._changed = threading.Condition()
@@ -44,24 +52,24 @@ class PodWatch:
         """Begin to watch."""
         threading.Thread(target=self._follow, name="pod-watch", daemon=True).start()
 
-    def pod(self, name: str) -> Object | None:
-        """Return the pod as last seen; None when it was not seen, or was seen to be gone."""
+    def pods(self, name: str) -> list[Object]:
+        """Return the pods of that name as last seen; rarely more than one."""
         with self._changed:
-            return self._pods.get(name)
+            return self._named(name)
 
     def names(self) -> set[str]:
         """Return the names of all pods; raises `TemporaryError` while the API is away."""
         with self._changed:
             if self._away:
                 raise TemporaryError(self._away)
-            return set(self._pods)
+            return {pod["metadata"]["name"] for pod in self._pods.values()}
 
-    def listed(self, name: str) -> Object | None:
-        """Return the pod, None when there is none; raises `TemporaryError` like `names`."""
+    def listed(self, name: str) -> list[Object]:
+        """Return the pods of that name; raises `TemporaryError` like `names`."""
         with self._changed:
             if self._away:
                 raise TemporaryError(self._away)
-            return self._pods.get(name)
+            return self._named(name)
 
     def wait_for_api(self, timeout_s: float) -> None:
         """Return as soon as the API answers, or after `timeout_s`."""
@@ -76,17 +84,22 @@ class PodWatch:
 
     def saw(self, pod: Object) -> None:
         """Take what a request of our own returned, if it is news."""
+        uid = pod["metadata"]["uid"]
         with self._changed:
-            known = self._pods.get(pod["metadata"]["name"])
-            if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
-                self._created.add(pod["metadata"]["name"])
-                self._put(pod)
+            if uid not in self._pods:
+                self._created.add(uid)
+                self._pods[uid] = pod
+                self._changed.notify_all()
 
-    def wait(self, name: str, seen: Object | None, timeout_s: float) -> Object | None:
-        """Return the pod as soon as it is not `seen` any more, or after `timeout_s`."""
+    def wait(self, seen: Object, timeout_s: float) -> Object | None:
+        """Return the pod as soon as it is not `seen` any more, or after `timeout_s`.
+
+        None means that it is gone.
+        """
+        uid = seen["metadata"]["uid"]
         with self._changed:
-            self._changed.wait_for(lambda: self._pods.get(name) is not seen, timeout_s)
-            return self._pods.get(name)
+            self._changed.wait_for(lambda: self._pods.get(uid) is not seen, timeout_s)
+            return self._pods.get(uid)
 
     def _follow(self) -> None:
         retry_s = _FIRST_RETRY_S
@@ -111,43 +124,50 @@ class PodWatch:
     def _list(self) -> None:
         with self._changed:
             self._created.clear()
-        answer = self._api.get(self._path, labelSelector=self._selector)
-        pods = {pod["metadata"]["name"]: pod for pod in answer["items"]}
+        answer = self._api.get(self._scope.find(), labelSelector=self._selector)
+        items = filter(self._scope.covers, answer["items"])
+        pods = {pod["metadata"]["uid"]: pod for pod in items}
         with self._changed:
             # The list may be older than what was created while it was on its way.
-            pods = {name: self._pods[name] for name in self._created} | pods
-            lost = self._pods.keys() - pods.keys()
+            pods = {uid: self._pods[uid] for uid in self._created} | pods
+            lost = [pod for uid, pod in self._pods.items() if uid not in pods]
             self._pods = pods
             self._version = answer["metadata"]["resourceVersion"]
             self._found()
-        for name in lost:
-            self._on_ended(name, "its pod was deleted while the Kubernetes API was away")
+        for pod in lost:
+            self._tell(pod, "its pod was deleted while the Kubernetes API was away")
 
     def _watch(self) -> None:
-        events = self._api.watch(self._path, self._version, labelSelector=self._selector)
+        events = self._api.watch(self._scope.path, self._version, labelSelector=self._selector)
         with self._changed:
             self._found()
         for event in events:
             self._version = event["object"]["metadata"]["resourceVersion"]
-            if event["type"] != "BOOKMARK":
+            if event["type"] != "BOOKMARK" and self._scope.covers(event["object"]):
                 self._apply(event["object"], is_gone=event["type"] == "DELETED")
 
     def _apply(self, pod: Object, *, is_gone: bool) -> None:
-        name = pod["metadata"]["name"]
+        uid = pod["metadata"]["uid"]
         with self._changed:
-            self._created.discard(name)
+            self._created.discard(uid)
             if is_gone:
-                self._pods.pop(name, None)
-                self._changed.notify_all()
+                self._pods.pop(uid, None)
             else:
-                self._put(pod)
+                self._pods[uid] = pod
+            self._changed.notify_all()
         why = waiting.ended(pod, is_gone=is_gone)
         if why:
+            self._tell(pod, why)
+
+    def _tell(self, ended: Object, why: str) -> None:
+        """Tell of a pod's end, unless another one has taken its place."""
+        name, uid = ended["metadata"]["name"], ended["metadata"]["uid"]
+        others = [pod for pod in self.pods(name) if pod["metadata"]["uid"] != uid]
+        if all(waiting.ended(pod, is_gone=False) for pod in others):
             self._on_ended(name, why)
 
-    def _put(self, pod: Object) -> None:
-        self._pods[pod["metadata"]["name"]] = pod
-        self._changed.notify_all()
+    def _named(self, name: str) -> list[Object]:
+        return [pod for pod in self._pods.values() if pod["metadata"]["name"] == name]
 
     def _found(self) -> None:
         if self._away:

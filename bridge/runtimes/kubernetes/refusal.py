@@ -7,14 +7,14 @@ waited for. Texts are those of Kubernetes 1.34 to 1.36.
 import re
 
 from bridge.errors import SbridgeError, TemporaryError
-from bridge.runtimes.kubernetes.admission import NAME_PREFIX
+from bridge.runtimes.kubernetes.admission import POLICIES
 from bridge.runtimes.kubernetes.api import RefusedError
 from bridge.runtimes.sandbox import UserError
 
 _LONGEST_REASON = 400
 # Not the job's doing: the namespace, or what `kubernetes.*` of the configuration names.
 _UNPREPARED = re.compile(
-    rf"ValidatingAdmissionPolicy '{re.escape(NAME_PREFIX)}|violates PodSecurity"
+    rf"ValidatingAdmissionPolicy '{re.escape(POLICIES)}|violates PodSecurity"
     r"|because it is being terminated|no PriorityClass with name|RuntimeClass .* not found"
     r"|error looking up service account"
 )

@@ -7,6 +7,7 @@ the agent's credentials, SubjectAccessReview about it with an administrator's).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bridge.config import Config
 from bridge.runtimes.kubernetes import site
 from bridge.runtimes.kubernetes.api import Api, Object
 
@@ -37,19 +38,27 @@ class Right:
         return f"{self.verb} {kind}" + (f" in {self.namespace}" if self.namespace else "")
 
 
-def needed(namespace: str) -> list[Right]:
+def needed(config: Config) -> list[Right]:
     """Return what an agent asks for, one right each."""
+    settings = config.kubernetes
+    namespace = "" if settings.user_namespaces else settings.namespace
     return [
         Right(verb, resource, namespace, group)
-        for rule in site.AGENT_RULES
+        for rule in site.agent_rules(config)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     ]
 
 
-def harmful(namespace: str) -> list[Right]:
+def harmful(config: Config) -> list[Right]:
     """Return what would do harm in a thief's hands, and no agent asks for."""
+    namespace = config.kubernetes.namespace
+    elsewhere = [
+        Right("list", "pods"),
+        Right("create", "pods", "kube-system"),
+        Right("create", "pods", "default"),
+    ]
     return [
         *(Right(verb, "secrets", namespace) for verb in ("get", "list", "watch")),
         Right("create", "pods/exec", namespace),
@@ -57,9 +66,8 @@ def harmful(namespace: str) -> list[Right]:
         Right("create", "serviceaccounts/token", namespace),
         Right("create", "rolebindings", namespace, "rbac.authorization.k8s.io"),
         Right("list", "secrets"),
-        Right("list", "pods"),
-        Right("create", "pods", "kube-system"),
-        Right("create", "pods", "default"),
+        *([] if config.kubernetes.user_namespaces else elsewhere),
+        *(Right(verb, "namespaces") for verb in ("update", "patch", "delete")),
         Right("get", "nodes"),
         Right("get", "nodes/proxy"),
         Right("impersonate", "users"),
@@ -103,15 +111,16 @@ def user_of(api: Api) -> str:
     return str(answer["status"]["userInfo"]["username"])
 
 
-def surplus(api: Api, namespace: str) -> list[str]:
+def surplus(api: Api, config: Config) -> list[str]:
     """Return what whoever asks may do in the namespace, or outside of all, without need."""
+    namespace = config.kubernetes.namespace
     body = {
         "apiVersion": _VERSION,
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace},
     }
     status = api.create(f"{_AUTHORIZATION}/selfsubjectrulesreviews", body)["status"]
-    wanted = {(right.verb, right.group, right.resource) for right in needed(namespace)}
+    wanted = {(right.verb, right.group, right.resource) for right in needed(config)}
     found = set(_expanded(status["resourceRules"])) - wanted - _EVERYBODYS
     return sorted(str(Right(verb, resource, "", group)) for verb, group, resource in found)
 

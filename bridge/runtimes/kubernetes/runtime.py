@@ -19,6 +19,7 @@ from bridge.runtimes import manifest
 from bridge.runtimes.kubernetes.api import Api, RefusedError
 from bridge.runtimes.kubernetes.phases import Phases
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
+from bridge.runtimes.kubernetes.pod_scope import PodScope
 from bridge.runtimes.kubernetes.pod_start import PodStart, entry
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
 from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
@@ -43,11 +44,12 @@ class KubernetesRuntime:
         self._node_label = manifest.label(node)
         self._site = manifest.Site.of(settings, node)
         self._api = Api(settings)
-        self._path = f"/api/v1/namespaces/{settings.namespace}/pods"
-        self._watch = PodWatch(self._api, self._path, manifest.selector(node), log, on_ended)
+        self._scope = PodScope(self._api, settings)
+        self._watch = PodWatch(self._api, self._scope, manifest.selector(node), log, on_ended)
         self._phases = Phases(self._api, node, log)
-        self._removal = PodRemoval(self._api, self._path, self._watch, log)
-        self._start = PodStart(self._api, self._path, self._watch, self._removal)
+        self._removal = PodRemoval(self._api, settings.namespace, self._watch, log)
+        self._start = PodStart(self._api, settings.namespace, self._watch, self._removal)
+        self._strays: dict[str, list[str]] = {}  # the paths of those that were found last
         self._watch.start()
         self._phases.start()
         self._removal.start()
@@ -73,9 +75,9 @@ class KubernetesRuntime:
 
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Free the node at once; the pod's object goes when the API lets us."""
-        pod = self._watch.pod(name)
+        pods = self._watch.pods(name) if sandbox is not None else []
         self._removal.remove(name, sandbox)
-        if pod is not None and sandbox is not None:
+        for pod in pods:
             self._phases.say(pod, "SandboxRemoved", "The Slurm job is over on this node")
 
     def check(self) -> None:
@@ -93,19 +95,21 @@ class KubernetesRuntime:
         oldest = (datetime.now(UTC) - self._stray_age).strftime("%Y-%m-%dT%H:%M:%SZ")
         selector = f"app=slurm-job,sbridge/node!={self._node_label}"
         try:
-            answer = self._api.get(self._path, labelSelector=selector, resourceVersion="0")
+            answer = self._api.get(self._scope.path, labelSelector=selector, resourceVersion="0")
         except RefusedError as error:
             raise TemporaryError(f"other nodes' pods cannot be listed: {error.message}") from error
-        metadata = [pod["metadata"] for pod in answer["items"]]
-        return {
-            pod["name"]
-            for pod in metadata
-            if pod["creationTimestamp"] < oldest and not pod.get("deletionTimestamp")
-        }
+        metadata = [pod["metadata"] for pod in filter(self._scope.covers, answer["items"])]
+        self._strays = {}
+        for pod in metadata:
+            if pod["creationTimestamp"] < oldest and not pod.get("deletionTimestamp"):
+                path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}"
+                self._strays.setdefault(pod["name"], []).append(path)
+        return set(self._strays)
 
     def remove_stray(self, name: str) -> None:
         """Ask for its deletion; its own kubelet does it, and so says that it is done."""
         try:
-            self._api.delete(f"{self._path}/{name}")
+            for path in self._strays.get(name, []):
+                self._api.delete(path)
         except RefusedError as error:
             raise TemporaryError(f"stray pod {name} cannot be deleted: {error.message}") from error

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from bridge.errors import PermanentError, SbridgeError, TemporaryError
-from bridge.runtimes.kubernetes import refusal
+from bridge.runtimes.kubernetes import refusal, user_namespace
 from bridge.runtimes.kubernetes.api import Api, Object, RefusedError
+from bridge.runtimes.kubernetes.pod_creation import PodCreation
 from bridge.runtimes.manifest import SHORT_LIVED
 
 _LOOK_S = 0.3
@@ -30,6 +31,7 @@ class CancelledError(SbridgeError):
 class ShortLivedPod:
     """Creates the pod of `manifest` when entered, and removes it when left.
 
+    `namespace` is the site's own, where it is made unless it names another one.
     The pod is ended by its kubelet after `deadline_s`, whatever happens here.
     """
 
@@ -43,8 +45,10 @@ class ShortLivedPod:
     ) -> None:
         self._api = api
         self._cancelled = cancelled
-        self._pods = f"/api/v1/namespaces/{namespace}/pods"
-        self._events = f"/api/v1/namespaces/{namespace}/events"
+        self._creation = PodCreation(api, namespace)
+        place = user_namespace.of_pod(manifest, namespace)
+        self._pods = f"/api/v1/namespaces/{place}/pods"
+        self._events = f"/api/v1/namespaces/{place}/events"
         mark = uuid.uuid4().hex
         self._selector = f"{SHORT_LIVED}={mark}"
         metadata = manifest["metadata"]
@@ -59,7 +63,7 @@ class ShortLivedPod:
     def __enter__(self) -> "ShortLivedPod":
         """Raise whatever says who is to blame when the pod cannot be created."""
         try:
-            self._api.create(self._pods, self._wanted)
+            self._creation.create(self._wanted)
         except RefusedError as error:
             if error.reason == "AlreadyExists":
                 hint = f"`kubectl delete pod {self.name}` removes one that was left behind."

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from bridge.errors import SbridgeError, TemporaryError
-from bridge.runtimes.kubernetes import short_lived, waiting
+from bridge.runtimes.kubernetes import short_lived, user_namespace, waiting
 from bridge.runtimes.kubernetes.api import Api, Object
 from bridge.runtimes.kubernetes.short_lived import ShortLivedPod
 
@@ -31,9 +31,10 @@ def run(
     def say(text: str) -> None:
         tell(f"+{time.monotonic() - began:6.2f} s  {text}")
 
-    short_lived.sweep(api, namespace)
+    place = user_namespace.of_pod(manifest, namespace)
+    short_lived.sweep(api, place)
     with ShortLivedPod(api, namespace, manifest, timeout_s + _REMOVAL_S, cancelled) as pod:
-        say(f"pod {pod.name} was created in namespace {namespace}")
+        say(f"pod {pod.name} was created in namespace {place}")
         trouble = None
         try:
             _follow(pod, timeout_s, say)

@@ -126,3 +126,14 @@ def test_a_slurm_node_has_the_name_of_the_table_or_its_own(node, name):
 def test_an_entry_of_the_table_that_cannot_be_meant_is_the_administrators_error(entry):
     with pytest.raises(ConfigError, match=r"kubernetes\.node_names"):
         manifest.kubernetes_node(Kubernetes(node_names=(entry,)), "n1")
+
+
+def test_a_pod_in_its_users_namespace_says_so_and_whose_site_it_is():
+    settings = Kubernetes(namespace="jobs", user_namespaces=True)
+    plain = manifest.pod(
+        SPEC, manifest.Site.of(dataclasses.replace(settings, user_namespaces=False), "n1")
+    )
+    made = manifest.pod(SPEC, manifest.Site.of(settings, "n1"))
+    assert made["metadata"].pop("namespace") == "user-alice"
+    assert made["metadata"]["labels"].pop("sbridge/site") == "jobs"
+    assert made == plain

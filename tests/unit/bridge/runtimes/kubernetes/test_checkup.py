@@ -77,9 +77,10 @@ def test_what_the_configuration_names_must_be_there(answers):
     settings = Kubernetes(
         priority_class="batch", gpu_runtime_class="nvidia", image_pull_secrets=("hub",)
     )
+    config = Config(kubernetes=settings)
     for status in (200, 404, 404):
         answers.add(status, {"code": status, "reason": "NotFound", "message": ""})
-    found = list(checkup._references(Api(answers.settings()), settings))
+    found = list(checkup._references(Api(answers.settings()), config))
     assert [(one.is_right, one.text) for one in found] == [
         (True, "RuntimeClass nvidia is there"),
         (False, "PriorityClass batch is not there"),

@@ -1,19 +1,27 @@
 """What the agent knows of its pods, through every kind of interruption."""
 
+import dataclasses
 import time
 
 import structlog
 
+from bridge.config import Kubernetes
 from bridge.errors import TemporaryError
 from bridge.runtimes.kubernetes import pod_watch
 from bridge.runtimes.kubernetes.api import Api
+from bridge.runtimes.kubernetes.pod_scope import PodScope
+from bridge.runtimes.kubernetes.user_namespace import SITE
 
-PODS = "/api/v1/namespaces/jobs/pods"
 
-
-def pod(name: str, version: str, **metadata: str) -> dict[str, object]:
+def pod(name: str, version: str, **metadata: object) -> dict[str, object]:
     return {
-        "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": version, **metadata},
+        "metadata": {
+            "name": name,
+            "namespace": "jobs",
+            "uid": f"uid-{name}",
+            "resourceVersion": version,
+            **metadata,
+        },
         "status": {},
     }
 
@@ -30,9 +38,11 @@ def watching(answers, monkeypatch):
     monkeypatch.setattr(pod_watch, "_FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(pod_watch, "_LONGEST_RETRY_S", 0.05)
     ended: list[tuple[str, str]] = []
+    api = Api(answers.settings())
+    settings = dataclasses.replace(answers.settings(), namespace="jobs", user_namespaces=True)
     watch = pod_watch.PodWatch(
-        Api(answers.settings()),
-        PODS,
+        api,
+        PodScope(api, settings),
         "app=slurm-job",
         structlog.get_logger(),
         lambda *told: ended.append(told),
@@ -71,8 +81,8 @@ def test_a_list_and_then_the_changes_after_it(answers, monkeypatch):
 
     until(lambda: len(answers.asked) > 3)
 
-    assert watch.pod("a") is None
-    assert watch.pod("c") is not None
+    assert watch.pods("a") == []
+    assert watch.pods("c")
     assert ended == [("a", "its pod was deleted")]
     assert ["resourceVersion=5" in asked["path"] for asked in answers.asked[1:2]] == [True]
     assert "resourceVersion=7" in answers.asked[2]["path"]
@@ -88,7 +98,7 @@ def test_a_version_that_expired_is_listed_again_and_the_lost_are_told(answers, m
     until(lambda: len(answers.asked) > 3)
 
     assert ended == [("a", "its pod was deleted while the Kubernetes API was away")]
-    assert watch.pod("b") is not None
+    assert watch.pods("b")
     assert "resourceVersion=99" in answers.asked[3]["path"]
 
 
@@ -98,13 +108,13 @@ def test_what_was_known_stays_while_the_api_is_away_but_nothing_counts_as_gone(
     answers.add(200, listed("5", pod("a", "3")))
     watch, ended = watching(answers, monkeypatch)
 
-    until(lambda: watch.away and watch.pod("a"))
+    until(lambda: watch.away and watch.pods("a"))
 
     assert names(watch) is None
     assert ended == []
     answers.add(200, event("BOOKMARK", pod("", "6")))
     until(lambda: any("resourceVersion=6" in asked["path"] for asked in answers.asked))
-    assert watch.pod("a") is not None
+    assert watch.pods("a")
 
 
 def test_a_waiter_wakes_when_its_pod_changes(answers, monkeypatch):
@@ -112,11 +122,11 @@ def test_a_waiter_wakes_when_its_pod_changes(answers, monkeypatch):
     answers.add(200, event("MODIFIED", pod("a", "6", deletionTimestamp="now")))
     watch, ended = watching(answers, monkeypatch)
 
-    until(lambda: watch.pod("a") and watch.pod("a")["metadata"]["resourceVersion"] == "6")
-    seen = watch.pod("a")
+    until(lambda: [one["metadata"]["resourceVersion"] for one in watch.pods("a")] == ["6"])
+    (seen,) = watch.pods("a")
 
-    assert watch.wait("a", seen, 0.01) is seen
-    assert watch.wait("a", None, 1.0) is seen
+    assert watch.wait(seen, 0.01) is seen
+    assert watch.wait(pod("a", "3"), 1.0) is seen
     assert ended == [("a", "its pod was deleted")]
 
 
@@ -138,10 +148,58 @@ def test_a_pod_that_was_created_while_the_list_was_asked_for_is_not_lost():
             return listed("9", pod("a", "3"))
 
     log = structlog.get_logger()
-    watch = pod_watch.PodWatch(SlowApi(), PODS, "", log, lambda *one: ended.append(one))
+    scope = PodScope(SlowApi(), Kubernetes(namespace="jobs", user_namespaces=True))
+    watch = pod_watch.PodWatch(SlowApi(), scope, "", log, lambda *one: ended.append(one))
     watch.saw(pod("older", "4"))
 
     watch._list()
 
     assert watch.names() == {"a", "newer"}
     assert [name for name, _ in ended] == ["older"]
+
+
+ALICE = {"namespace": "user-alice", "labels": {SITE: "jobs"}}
+
+
+def test_pods_of_one_name_in_two_namespaces_are_two_and_the_name_ends_with_the_last(
+    answers, monkeypatch
+):
+    """One of before `kubernetes.user_namespaces` was switched, one of after."""
+    both = pod("a", "3"), pod("a", "4", uid="other", **ALICE)
+    answers.add(200, listed("5", *both))
+    answers.add(200, event("DELETED", pod("a", "6")))
+    answers.add(200, event("DELETED", pod("a", "7", uid="other", **ALICE)))
+    watch, ended = watching(answers, monkeypatch)
+
+    until(lambda: len(answers.asked) > 3)
+
+    assert watch.pods("a") == []
+    assert ended == [("a", "its pod was deleted")]
+
+
+def test_pods_of_other_sites_in_the_same_cluster_are_not_seen(answers, monkeypatch):
+    theirs = [
+        pod("a", "1", uid="1", namespace="others"),
+        pod("b", "2", uid="2", namespace="user-bob", labels={SITE: "others"}),
+        pod("c", "3", uid="3", namespace="kube-system", labels={SITE: "jobs"}),
+        pod("d", "4", uid="4", **ALICE),
+    ]
+    answers.add(200, listed("5", *theirs))
+    answers.add(200, event("DELETED", theirs[0]), event("DELETED", theirs[2]))
+    watch, ended = watching(answers, monkeypatch)
+
+    until(lambda: len(answers.asked) > 2)
+
+    assert [watch.pods(name) for name in "abcd"] == [[], [], [], [theirs[3]]]
+    assert ended == []
+
+
+def test_without_the_setting_the_agent_looks_as_far_as_it_may(answers):
+    """Users' namespaces may hold pods of before it was switched off."""
+    api = Api(answers.settings())
+    scope = PodScope(api, dataclasses.replace(answers.settings(), namespace="jobs"))
+    for is_allowed in (True, False):
+        answers.add(201, {"status": {"allowed": is_allowed}})
+
+    assert [scope.find(), scope.find()] == ["/api/v1/pods", "/api/v1/namespaces/jobs/pods"]
+    assert answers.asked[0]["path"].endswith("/selfsubjectaccessreviews")

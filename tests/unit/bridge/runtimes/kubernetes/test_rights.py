@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from bridge.config import Config, Kubernetes
 from bridge.runtimes.kubernetes import rights
 from bridge.runtimes.kubernetes.api import Api
 from bridge.runtimes.kubernetes.rights import Authorizer, Right
+
+CONFIG = Config(kubernetes=Kubernetes(namespace="jobs"))
+USERS = Config(kubernetes=Kubernetes(namespace="jobs", user_namespaces=True))
 
 
 def test_rights_are_written_as_people_say_them():
@@ -15,10 +19,20 @@ def test_rights_are_written_as_people_say_them():
 
 
 def test_what_is_needed_is_in_the_role_and_never_harmful():
-    needed = rights.needed("jobs")
+    needed = rights.needed(CONFIG)
     assert Right("watch", "pods", "jobs") in needed
     assert len(needed) == 6
-    assert not set(needed) & set(rights.harmful("jobs"))
+    assert not set(needed) & set(rights.harmful(CONFIG))
+
+
+def test_what_is_needed_in_all_namespaces_is_not_harmful_there_and_else_is():
+    needed = rights.needed(USERS)
+    assert Right("list", "pods") in needed
+    assert Right("create", "namespaces") in needed
+    assert not set(needed) & set(rights.harmful(USERS))
+    assert {Right("list", "pods"), Right("create", "pods", "default")} <= set(
+        rights.harmful(CONFIG)
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,4 +67,4 @@ def test_surplus_is_what_is_neither_needed_nor_everybodys(answers):
             }
         },
     )  # fmt: skip
-    assert rights.surplus(Api(answers.settings()), "jobs") == ["* *.apps", "patch pods"]
+    assert rights.surplus(Api(answers.settings()), CONFIG) == ["* *.apps", "patch pods"]

@@ -50,15 +50,60 @@ def test_pods_with_a_network_of_their_own_get_a_policy_and_may_not_have_the_node
     assert "hostNetwork" not in said
 
 
-def test_two_sites_in_one_cluster_share_the_priority_class_only():
+@pytest.mark.parametrize("has_users", [False, True])
+def test_two_sites_in_one_cluster_share_the_priority_class_only(has_users):
     kinds = [
         {
             site.path(wanted)
-            for wanted in site.objects(Config(kubernetes=Kubernetes(namespace=name)))
+            for wanted in site.objects(
+                Config(kubernetes=Kubernetes(namespace=name, user_namespaces=has_users))
+            )
         }
         for name in ("one", "two")
     ]
     assert kinds[0] & kinds[1] == {"/apis/scheduling.k8s.io/v1/priorityclasses/sbridge-job"}
+
+
+USERS = Kubernetes(user_namespaces=True)
+
+
+def test_users_namespaces_need_a_role_everywhere_and_the_policies_that_confine_it():
+    wanted = [site.title(one) for one in site.objects(Config(kubernetes=USERS))]
+    assert [
+        title.split()[1] for title in wanted if title.startswith("ValidatingAdmissionPolicy ")
+    ] == [
+        "sbridge-pods.sbridge",
+        "sbridge-user-pods.sbridge",
+        "sbridge-agents.sbridge",
+        "sbridge-namespaces.sbridge",
+    ]
+    assert wanted[-2:] == [
+        "ClusterRole sbridge-agent.sbridge",
+        "ClusterRoleBinding sbridge-agent.sbridge",
+    ]
+    assert not [title for title in wanted if title.startswith("Role")]
+
+
+def test_agents_make_network_policies_only_where_pods_have_networks_of_their_own():
+    for host_network in (True, False):
+        config = Config(kubernetes=USERS, sandbox=Sandbox(host_network=host_network))
+        resources = [rule["resources"][0] for rule in site.agent_rules(config)]
+        assert ("networkpolicies" in resources) != host_network
+        kinds = [
+            one["kind"]
+            for one in site.user_objects("user-a", ("a", "1"), "s", host_network=host_network)
+        ]
+        assert kinds == ["Namespace"] + ["NetworkPolicy"] * (not host_network)
+
+
+def test_a_users_namespace_enforces_what_the_sites_own_does():
+    own = by_kind(Config())["Namespace"]["metadata"]["labels"]
+    (made,) = site.user_objects("user-a", ("a", "1"), "sbridge", host_network=True)
+    assert made["metadata"]["labels"] == own | {
+        "sbridge/site": "sbridge",
+        "sbridge/user": "a",
+        "sbridge/uid": "1",
+    }
 
 
 def test_paths_and_titles_name_the_namespace_where_there_is_one():
