@@ -239,6 +239,7 @@ def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch)
 
 
 def test_a_signal_that_comes_too_late_does_not_hide_how_the_script_ended(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sbridge-run", "/bin/sh"])
     step = run.Step(b"/nowhere", {})
     monkeypatch.setattr(run.Witness, "saw", lambda *_: False)
     ours, keepers = socket.socketpair()
