@@ -20,6 +20,14 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+_AT_FDCWD = -100
+_MS_REC = 0x4000
+_MS_PRIVATE = 1 << 18
+_OPEN_TREE = 428  # these two have one number on all of today's architectures
+_MOVE_MOUNT = 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ = 23
@@ -35,6 +43,24 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def setns(descriptor: int, kind: int) -> None:
     """Join the namespace behind `descriptor` (setns(2)); `kind` is one CLONE_NEW… flag."""
     _check(_libc.setns(descriptor, kind), "setns")
+
+
+def open_tree(path: str) -> int:
+    """Return a mount of the file at `path` that is nowhere yet (open_tree(2), OPEN_TREE_CLONE)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree")
+
+
+def move_mount(tree: int, target: bytes) -> None:
+    """Put a mount of `open_tree` onto the file `target`, which may be no link."""
+    moved = _libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
+    _check(moved, "move_mount")
+
+
+def unshare_mounts() -> None:
+    """Give this process a copy of its mount namespace; what is mounted there stays there."""
+    _check(_libc.unshare(CLONE_NEWNS), "unshare")
+    _check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount(MS_PRIVATE)")
 
 
 def renounce_privileges(uid: int, gid: int, groups: list[int]) -> None:
@@ -73,10 +99,11 @@ def adopt_orphans() -> None:
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _check(result: int, name: str) -> None:
+def _check(result: int, name: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
 
 
 def open_process(pid: int) -> int:

@@ -177,6 +177,9 @@ class Step:
             self._say(b"working directory %s: %s; using %s" % (directory, reason, place))
 
     def _accompany(self, connection: _socket.socket) -> int:
+        if _release_terminal():
+            self._witness.dismiss()  # it saw the hang-up, which is no signal for the script
+            self._witness.start(connection)
         wakeup = _catch_signals()
         try:
             # The keeper starts the script only now, when no signal can be lost any more.
@@ -259,6 +262,7 @@ class Witness:
 
     def start(self, connection: _socket.socket) -> None:
         """Fork; the child lets go of `connection` and of the step's own files."""
+        self._seen.clear()
         self._reports, reports = os.pipe2(os.O_CLOEXEC)
         alive, self._alive = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()
@@ -302,6 +306,8 @@ class Witness:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = 0
+            os.close(self._reports)
+            os.close(self._alive)
 
 
 def _catch_signals() -> int:
@@ -311,6 +317,25 @@ def _catch_signals() -> int:
     for number in signal.valid_signals() - _UNCATCHABLE:
         signal.signal(number, _noted)
     return wakeup
+
+
+def _release_terminal() -> bool:
+    """Give up the terminal of the session that this process leads, for the script to take it.
+
+    False when it leads none, or its stdin is not that terminal (`srun --pty` makes both so). The
+    kernel hangs up on the session, this process and its witness, which must not end of it.
+    """
+    if os.getsid(0) != os.getpid() or not os.isatty(0):
+        return False
+    import termios  # only here
+
+    for number in (signal.SIGHUP, signal.SIGCONT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        fcntl.ioctl(0, termios.TIOCNOTTY)
+    except OSError:
+        return False
+    return True
 
 
 def _drop_stdio() -> None:

@@ -13,6 +13,7 @@ import sys
 from bridge import batch_script, kernel
 from bridge.agent import interpreter
 from bridge.agent.entry import Entry
+from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _HIGH_DESCRIPTOR = 512
@@ -37,6 +38,7 @@ class ScriptProcess:
         self._permit = permit
         self._ready = ready
         self._step = entry.step
+        self._terminal = Terminal.of(entry.step)
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
         self._limits = kernel.limits(entry.caller)
@@ -92,12 +94,16 @@ class ScriptProcess:
         for descriptor, kind in self._namespaces:
             if kind != kernel.CLONE_NEWPID:
                 kernel.setns(descriptor, kind)
+        if self._terminal is not None:
+            self._terminal.show()
         kernel.renounce_privileges(
             self._identity.uids[0], self._identity.gids[0], list(self._identity.groups)
         )
         os.umask(self._identity.umask)
         if not os.read(self._permission, 1):
             os._exit(1)  # the keeper is gone
+        if self._terminal is not None:
+            self._terminal.adopt()
         self._change_directory()
         self._exec()
 
@@ -138,6 +144,8 @@ class ScriptProcess:
             (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR), kind)
             for descriptor, kind in self._namespaces
         ]
+        if self._terminal is not None:
+            self._terminal.place(_HIGH_DESCRIPTOR)
         wanted = {number for number, _ in self._step}
         for number in {0, 1, 2} - wanted:
             try:
