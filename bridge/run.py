@@ -183,7 +183,7 @@ class Step:
         wakeup = _catch_signals()
         try:
             # The keeper starts the script only now, when no signal can be lost any more.
-            wire.send(connection, wire.Message("go"))
+            wire.send(connection, wire.Message("go", [("witness", b"%d" % self._witness.pid)]))
             return self._pass_signals_on(connection, wakeup)
         except (OSError, wire.WireError):
             return self._end_without_keeper()
@@ -257,7 +257,7 @@ class Witness:
     """
 
     def __init__(self) -> None:
-        self._pid = 0
+        self.pid = 0
         self._seen: list[int] = []
 
     def start(self, connection: _socket.socket) -> None:
@@ -265,8 +265,8 @@ class Witness:
         self._seen.clear()
         self._reports, reports = os.pipe2(os.O_CLOEXEC)
         alive, self._alive = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             try:
                 connection.close()
                 os.close(self._alive)
@@ -302,10 +302,10 @@ class Witness:
 
     def dismiss(self) -> None:
         """End the witness; twice is fine."""
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = 0
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
             os.close(self._reports)
             os.close(self._alive)
 

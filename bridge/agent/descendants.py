@@ -3,8 +3,11 @@
 import os
 
 
-def descendants(root: int) -> list[int]:
-    """Return `root` and all processes that descend from it or share its session."""
+def descendants(root: int, session: int) -> list[int]:
+    """Return `root` and all processes that descend from it or are in `session`, but its leader.
+
+    The leader is `root` itself or has nothing to do with it.
+    """
     parents: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -20,6 +23,8 @@ def descendants(root: int) -> list[int]:
     while len(found) > size:
         size = len(found)
         found |= {
-            pid for pid, (parent, session) in parents.items() if parent in found or session == root
+            pid
+            for pid, (parent, its_session) in parents.items()
+            if parent in found or (its_session == session and pid != session)
         }
     return sorted(found)

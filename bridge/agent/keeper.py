@@ -25,6 +25,7 @@ from bridge import kernel, wire
 from bridge.agent.descendants import descendants
 from bridge.agent.entry import Entry
 from bridge.agent.script_process import UNCATCHABLE, ScriptProcess
+from bridge.agent.stop_watch import StopWatch
 
 _NAMESPACES = (
     ("ipc", kernel.CLONE_NEWIPC),
@@ -60,6 +61,8 @@ class _Keeper:
         self._connection = entry.connection
         self._in_step_cgroup = entry.message.text("cgroup") == "slurm"
         self._child = 0
+        self._session = -1
+        self._stops: StopWatch | None = None
 
     def run(self) -> None:
         self._check_init()
@@ -82,6 +85,8 @@ class _Keeper:
         go, _ = wire.receive(self._connection)
         if go is None or go.kind != "go" or not os.read(ready, 1):
             return
+        self._session = os.getsid(self._child)
+        self._watch_stops(go.first("witness"))
         os.write(permit, b"!")
         try:
             self._hold(wakeup, trouble)
@@ -110,6 +115,13 @@ class _Keeper:
         for pid in (self._child, 0):
             os.sched_setaffinity(pid, affinity)
             os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))
+
+    def _watch_stops(self, witness: bytes) -> None:
+        caller_pid = int(self._entry.message.first("caller_pid"))
+        try:
+            self._stops = StopWatch(caller_pid, self._entry.caller, witness)
+        except OSError:
+            pass  # a kernel without perf events: SIGSTOP stays with sbridge-run
 
     def _spool_script(self) -> None:
         """Copy the batch script to where the sandbox shows it under slurmd's own path."""
@@ -143,14 +155,25 @@ class _Keeper:
         poll = select.poll()
         for descriptor in (wakeup, trouble, self._connection.fileno()):
             poll.register(descriptor, select.POLLIN)
+        if self._stops is not None:
+            poll.register(self._stops.descriptor, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            events = poll.poll()
+            ready = {descriptor for descriptor, _ in events}
             if trouble in ready and not self._tell_trouble(trouble):
                 poll.unregister(trouble)
             if wakeup in ready and self._has_ended(wakeup):
                 return
             if self._connection.fileno() in ready and not self._take_message():
                 poll.unregister(self._connection)
+            if self._stops is not None:
+                self._pass_stop_on(self._stops)
+                if (self._stops.descriptor, select.POLLHUP) in events:
+                    poll.unregister(self._stops.descriptor)  # sbridge-run has ended
+
+    def _pass_stop_on(self, stops: StopWatch) -> None:
+        if stops.saw_stop():
+            self._signal(signal.SIGSTOP, is_for_group=stops.is_group_stopped())
 
     def _tell_trouble(self, trouble: int) -> bool:
         """Pass on what the child said before its exec; False at the end."""
@@ -187,6 +210,8 @@ class _Keeper:
         if message is None:
             self._kill_everything(signal.SIGKILL)
             return False
+        if self._stops is not None:
+            self._stops.saw_life()
         self._signal(int(message.first("number")), is_for_group=bool(message.first("group")))
         return True
 
@@ -199,7 +224,7 @@ class _Keeper:
             self._kill_everything(number)
 
     def _kill_everything(self, number: int) -> None:
-        for pid in descendants(self._child):
+        for pid in descendants(self._child, self._session):
             self._kill(pid, number)
 
     def _kill(self, pid: int, number: int) -> None:

@@ -84,7 +84,7 @@ class ScriptProcess:
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - UNCATCHABLE:
             signal.signal(number, signal.SIG_DFL)
-        os.setsid()
+        self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()
         sys.path.clear()
@@ -106,6 +106,17 @@ class ScriptProcess:
             self._terminal.adopt()
         self._change_directory()
         self._exec()
+
+    def _lead(self) -> None:
+        """Lead a process group as natively, and, with a terminal, the session that has it.
+
+        The keeper leads the session otherwise, as slurmstepd does: SIGTSTP stops only groups
+        whose parent's session is their own.
+        """
+        if self._terminal is not None:
+            os.setsid()
+        else:
+            os.setpgid(0, 0)
 
     def _exec(self) -> None:
         if not self._file:

@@ -46,9 +46,9 @@ def test_the_witness_tells_a_signal_for_the_group_from_one_for_the_shell(whole_g
             witness = run.Witness()
             witness.start(one)
             # The witness must be listening: it is, once it has reported a signal of its own.
-            os.kill(witness._pid, signal.SIGUSR2)
+            os.kill(witness.pid, signal.SIGUSR2)
             while not witness.saw(signal.SIGUSR2):
-                os.kill(witness._pid, signal.SIGUSR2)
+                os.kill(witness.pid, signal.SIGUSR2)
             os.kill(-os.getpgid(0) if whole_group else os.getpid(), signal.SIGUSR1)
             assert signal.SIGUSR1 in os.read(wakeup, 64)
             code = 11 if witness.saw(signal.SIGUSR1) else 10

@@ -36,8 +36,15 @@ def test_descendants_and_the_sessions_others_are_found(tree):
     leader, pids = tree
     escaped = [pid for pid in pids if os.getsid(pid) == pid]
     assert len(escaped) == 1
-    assert set(descendants(leader)) == {leader, *pids} - set(escaped)
+    assert set(descendants(leader, leader)) == {leader, *pids} - set(escaped)
 
 
 def test_a_process_without_children_is_alone(tree):
-    assert descendants(tree[1][0]) == [tree[1][0]]
+    assert descendants(tree[1][0], tree[1][0]) == [tree[1][0]]
+
+
+def test_the_leader_of_the_session_is_none_of_them(tree):
+    leader, pids = tree
+    found = descendants(pids[0], leader)
+    assert leader not in found
+    assert set(found) == {pid for pid in pids if os.getsid(pid) == leader}
