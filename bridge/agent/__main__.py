@@ -111,6 +111,7 @@ class _Agent:
             except Exception as error:  # noqa: BLE001 - a bug; the next round may do better
                 self._log.error("reconcile_crashed", exc_info=error)
             if could_ask:
+                self._log.debug("reconciled")
                 self._wait_for_next_comparison()
             else:
                 time.sleep(_RETRY_S)

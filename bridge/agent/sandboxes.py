@@ -43,10 +43,10 @@ class Sandboxes:
         self._log = log
         self._on_finished = on_finished
         self.spool = NodeSpool.of(config.agent.spool_dir, node)
-        self._runtimes = self._make_runtimes()
         self._patience_s = config.agent.sandbox_start_timeout_s
         self._jobs: dict[RunId, JobRun] = {}
         self._lock = threading.Lock()
+        self._runtimes = self._make_runtimes()  # which may tell of sandboxes from now on
         self._script_parent: Any = None
         self._in_use = [self._runtimes[name] for name in sorted(self._runtime_names())]
         self.health = NodeHealth(self.spool, self._in_use)

@@ -147,6 +147,11 @@ def selector(node: str) -> str:
     return f"app=slurm-job,sbridge/node={label(node)},!{SHORT_LIVED}"
 
 
+def foreign_selector(node: str) -> str:
+    """Return the label selector of the pods of all other Slurm nodes' jobs."""
+    return f"app=slurm-job,sbridge/node!={label(node)},!{SHORT_LIVED}"
+
+
 def label(text: str) -> str:
     """Return `text` as a label's value, which allows few characters and 63 of them."""
     return _LABEL_CHARACTERS.sub("-", text)[:_LONGEST_LABEL].strip("-_.")

@@ -20,7 +20,7 @@ import pytest
 from tests.integration.running_cluster import Cluster
 from tests.integration.running_kubernetes import Kubernetes
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
-from tests.integration.submitted_job import Submitted
+from tests.integration.submitted_job import Held, Submitted, script
 
 DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
 
@@ -118,6 +118,20 @@ def job(cluster: Cluster, shared_dir: Callable[..., Path]) -> Callable[..., Subm
         return Submitted(cluster, job_id, out, err)
 
     return job
+
+
+@pytest.fixture
+def held(job: Callable[..., Submitted], shared_dir: Callable[..., Path]) -> Callable[..., Held]:
+    """Submit a job for an image that goes on, to exit code 7, when the test lets it."""
+    numbers = itertools.count()
+    folder = shared_dir()
+
+    def held(image: str, *options: str) -> Held:
+        go = folder / f"{next(numbers)}.go"
+        body = f"echo ready; while [ ! -e {go} ]; do sleep 0.1; done; echo went on; exit 7\n"
+        return Held(job(script(body, image), *options), go)
+
+    return held
 
 
 @pytest.fixture

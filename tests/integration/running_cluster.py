@@ -299,8 +299,10 @@ class Cluster:
     def job_cgroups(self) -> list[str]:
         """Return the cgroups of jobs on this cluster's nodes, and those of its sandboxes."""
         found = [job for n in self.nodes for job in glob(f"{CGROUPS}/*/slurm_{n}/uid_*/job_*")]
-        found += [str(pod) for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
-        return sorted(found)
+        return sorted([*found, *self.sandbox_cgroups()])
+
+    def sandbox_cgroups(self) -> list[str]:
+        return [str(pod) for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
 
     def _is_sandbox(self, cgroup: Path) -> bool:
         """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
@@ -353,7 +355,10 @@ class Cluster:
         path.chmod(mode)
 
     def wait_for(
-        self, condition: Callable[[], object], timeout: float = 30, what: str = ""
+        self,
+        condition: Callable[[], object],
+        timeout: float = 30,
+        what: str | Callable[[], str] = "",
     ) -> None:
         """Wait for a condition to be true; see `wait_for` of this module."""
         wait_for(condition, timeout, what)

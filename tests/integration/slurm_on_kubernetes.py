@@ -5,11 +5,14 @@ import itertools
 import json
 import os
 import signal
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.integration.running_cluster import CGROUPS, Cluster, Completed, wait_for
 from tests.integration.running_kubernetes import IMAGES, Kubernetes
@@ -31,7 +34,8 @@ class SlurmOnKubernetes(Cluster):
 
     @property
     def namespace(self) -> str:
-        return f"sbridge-{self.nodes[0]}"
+        settings = tomllib.loads((self.state / "etc/sbridge.toml").read_text())
+        return str(settings["kubernetes"]["namespace"])
 
     @property
     def kubernetes_node(self) -> str:
@@ -72,6 +76,38 @@ class SlurmOnKubernetes(Cluster):
         items.sort(key=lambda item: item["metadata"]["creationTimestamp"])
         return [item["reason"] for item in items]
 
+    def first_process(self, job_id: int) -> int:
+        """Return the pid of the first process of a job's sandbox, as the agent has it."""
+        (state,) = self.spool.glob(f"*/jobs/{job_id}.*/state.json")
+        return int(json.loads(state.read_text())["sandbox"]["init_pid"])
+
+    def create_pod(self, node: str, job_id: int, **labels: str) -> str:
+        """Create the pod that a job would have on a Slurm node; return its name."""
+        sbridge = str(self.prefix / "bin/sbridge")
+        options = [f"--job-id={job_id}", f"--node={node}", "--user=alice", f"--image={STATIC}"]
+        pod = yaml.safe_load(self.as_user("root", [sbridge, "kubernetes", "pod", *options]))
+        pod["metadata"]["labels"].update(labels)
+        self.create(pod)
+        return str(pod["metadata"]["name"])
+
+    # --- The agents ---
+
+    def told(self, node: str, event: str) -> list[dict[str, Any]]:
+        """Return what a node's agent has logged of one kind, oldest first."""
+        lines = (self.logs / f"agent-{node}.log").read_text().splitlines()
+        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+    def wait_to_tell(self, node: str, event: str, times: int = 1) -> None:
+        """Wait until a node's agent has logged an event so often, from now on."""
+        before = len(self.told(node, event))
+        what = f"agent of {node} tells {event}"
+        wait_for(lambda: len(self.told(node, event)) >= before + times, 60, what)
+
+    def wait_for_idle(self, node: str) -> None:
+        """Wait until Slurm may give a node to another job."""
+        sinfo = ["sinfo", "-h", "-n", node, "-p", "main", "-o", "%T"]
+        wait_for(lambda: self.slurm(*sinfo).split() == ["idle"], what=f"{node} is idle")
+
     # --- What is left ---
 
     def pod_cgroups(self) -> list[str]:
@@ -93,8 +129,9 @@ class SlurmOnKubernetes(Cluster):
                     pids |= {int(pid) for pid in Path(file).read_text().split()}
         return pids
 
-    def leftovers(self) -> list[str]:
-        return sorted([*super().leftovers(), *self.pod_cgroups()])
+    def sandbox_cgroups(self) -> list[str]:
+        """Not Podman's, which are for the whole machine: one without processes may be anybody's."""
+        return self.pod_cgroups()
 
     def wait_until_clean(self) -> None:
         """Wait until no job has left anything and every node may be used."""
@@ -124,6 +161,15 @@ class SlurmOnKubernetes(Cluster):
             yield
         finally:
             self.kubernetes.up()
+
+    @contextlib.contextmanager
+    def tainted(self, taint: str) -> Iterator[None]:
+        """Have the Kubernetes node a taint, written as KEY=VALUE:EFFECT."""
+        self.kubernetes.kubectl("taint", "node", self.kubernetes_node, taint)
+        try:
+            yield
+        finally:
+            self.kubernetes.kubectl("taint", "node", self.kubernetes_node, f"{taint}-")
 
     @contextlib.contextmanager
     def frozen(self, daemon: str) -> Iterator[None]:

@@ -39,9 +39,31 @@ class Submitted:
 
     def wait_to_say(self, text: str, timeout: float = 30) -> None:
         """Wait until the job's stderr holds a text."""
-        self._cluster.wait_for(lambda: text in self.err, timeout, f"{text!r} in {self.err!r}")
+        self._cluster.wait_for(
+            lambda: text in self.err, timeout, lambda: f"{text!r} in {self.err!r}"
+        )
 
     def wait_to_write(self, text: str = "ready", timeout: float = 30) -> "Submitted":
         """Wait until the job's stdout holds a text."""
-        self._cluster.wait_for(lambda: text in self.out, timeout, f"{text!r} of {self.err!r}")
+        self._cluster.wait_for(lambda: text in self.out, timeout, lambda: f"{text!r}: {self.err}")
         return self
+
+
+class Held:
+    """A job that runs until it is let go, and then ends with exit code 7."""
+
+    WENT_ON = ("FAILED", "7:0")
+
+    def __init__(self, ran: Submitted, go: Path) -> None:
+        self.ran = ran
+        self._go = go
+
+    def wait_to_run(self) -> "Held":
+        """Wait until the script runs."""
+        self.ran.wait_to_write("ready", timeout=60)
+        return self
+
+    def let_go(self) -> tuple[str, str]:
+        """Let it end by itself; returns its state and exit code."""
+        self._go.touch()
+        return self.ran.end

@@ -109,8 +109,9 @@ class PodWatch:
                     self._list()
                 self._watch()
                 retry_s = _FIRST_RETRY_S
-            except ExpiredError:
+            except ExpiredError as error:
                 self._version = ""
+                self._log.info("pod_watch_expired", reason=error.message)
             except TemporaryError as error:
                 self._lost(error.message)
                 time.sleep(retry_s)
@@ -134,8 +135,11 @@ class PodWatch:
             self._pods = pods
             self._version = answer["metadata"]["resourceVersion"]
             self._found()
+            present = list(pods.values())
         for pod in lost:
             self._tell(pod, "its pod was deleted while the Kubernetes API was away")
+        for pod in present:
+            self._tell_end(pod, is_gone=False)
 
     def _watch(self) -> None:
         events = self._api.watch(self._scope.path, self._version, labelSelector=self._selector)
@@ -155,6 +159,9 @@ class PodWatch:
             else:
                 self._pods[uid] = pod
             self._changed.notify_all()
+        self._tell_end(pod, is_gone=is_gone)
+
+    def _tell_end(self, pod: Object, *, is_gone: bool) -> None:
         why = waiting.ended(pod, is_gone=is_gone)
         if why:
             self._tell(pod, why)

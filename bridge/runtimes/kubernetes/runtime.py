@@ -41,7 +41,7 @@ class KubernetesRuntime:
         on_ended: Callable[[str, str], None],
     ) -> None:
         self._stray_age = timedelta(seconds=stray_age_s)
-        self._node_label = manifest.label(node)
+        self._node = node
         self._site = manifest.Site.of(settings, node)
         self._api = Api(settings)
         self._scope = PodScope(self._api, settings)
@@ -93,7 +93,7 @@ class KubernetesRuntime:
     def strays(self) -> set[str]:
         """Return old pods of other Slurm nodes, whose agents may be dead."""
         oldest = (datetime.now(UTC) - self._stray_age).strftime("%Y-%m-%dT%H:%M:%SZ")
-        selector = f"app=slurm-job,sbridge/node!={self._node_label}"
+        selector = manifest.foreign_selector(self._node)
         try:
             answer = self._api.get(self._scope.path, labelSelector=selector, resourceVersion="0")
         except RefusedError as error:

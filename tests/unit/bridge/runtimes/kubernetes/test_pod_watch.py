@@ -102,6 +102,18 @@ def test_a_version_that_expired_is_listed_again_and_the_lost_are_told(answers, m
     assert "resourceVersion=99" in answers.asked[3]["path"]
 
 
+def test_an_end_that_only_a_list_shows_is_told(answers, monkeypatch):
+    evicted = {**pod("a", "7"), "status": {"reason": "Evicted", "message": "disk pressure"}}
+    answers.add(200, listed("5", pod("a", "3")))
+    answers.add(200, event("ERROR", {"code": 410, "message": "too old"}))
+    answers.add(200, listed("99", evicted))
+    _, ended = watching(answers, monkeypatch)
+
+    until(lambda: ended)
+
+    assert ended == [("a", "Evicted: disk pressure")]
+
+
 def test_what_was_known_stays_while_the_api_is_away_but_nothing_counts_as_gone(
     answers, monkeypatch
 ):
