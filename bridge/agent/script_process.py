@@ -16,6 +16,7 @@ from bridge.agent.entry import Entry
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _HIGH_DESCRIPTOR = 512
+_TEMPORARY = b"/tmp"
 
 
 class ScriptProcess:
@@ -99,6 +100,7 @@ class ScriptProcess:
         if not os.read(self._permission, 1):
             os._exit(1)  # the keeper is gone
         self._change_directory()
+        self._find_temporary_folder()
         self._exec()
 
     def _exec(self) -> None:
@@ -126,6 +128,13 @@ class ScriptProcess:
         if refused:
             place = os.getcwdb()
             self._say(b"working directory %s in the sandbox; using %s" % (refused, place))
+
+    def _find_temporary_folder(self) -> None:
+        """Have TMPDIR name a folder: it was chosen on the node, and images have their own."""
+        asked = self._environment.get(b"TMPDIR")
+        if asked and not os.path.isdir(asked) and os.path.isdir(_TEMPORARY):
+            self._environment[b"TMPDIR"] = _TEMPORARY
+            self._say(b"the sandbox has no folder %s (TMPDIR); using %s" % (asked, _TEMPORARY))
 
     def _place_descriptors(self) -> None:
         parked = [
