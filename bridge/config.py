@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from bridge.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/sbridge/sbridge.toml")
+GPU_INDEX = re.compile(r"\{index(?:\+(\d+))?\}")  # in sandbox.gpu_devices
 _RUNTIMES = ("kubernetes", "podman", "host")
 
 
@@ -178,9 +180,23 @@ class Sandbox:
         "works, even one without a shell.",
     )
     mounts: tuple[str, ...] = setting(
-        ("/home", "/mnt/nas"),
+        ("/home", "/mnt/nas", "/usr/share/zoneinfo:ro"),
         "Paths of the node that every sandbox sees at the same place; `:ro` behind one makes it\n"
-        "read-only. A path that the node lacks is left out.",
+        "read-only. A path that the node lacks is left out. The time zones are here so that TZ\n"
+        "means the same with every image.",
+    )
+    gpu_devices: tuple[str, ...] = setting(
+        (
+            "/dev/nvidia{index}",
+            "/dev/nvidiactl",
+            "/dev/nvidia-uvm",
+            "/dev/nvidia-uvm-tools",
+        ),
+        "Device files that a job with GPUs sees: those with {index} once for each GPU that Slurm\n"
+        "gave, the others once. The index is Slurm's, a file's place in the node's gres.conf,\n"
+        "from 0; {index+128} adds to it. For AMD: /dev/dri/renderD{index+128} and /dev/kfd. A\n"
+        "file that the node lacks is left out. Not used in Kubernetes where\n"
+        "`kubernetes.gpu_runtime_class` names what brings the devices in.",
     )
     allowed_images: tuple[str, ...] = setting(
         ("*",),

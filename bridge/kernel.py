@@ -35,6 +35,14 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
+# The same numbers on every architecture; glibc 2.36 and newer has functions for them.
+_SYS_FSCONFIG = 431
+_SYS_FSPICK = 433
+_FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_RECONFIGURE = 7
+
 # v1: /slurm_n1/uid_1001/job_2/… ; v2: /system.slice/n1_slurmstepd.scope/job_2/…
 _SLURM_CGROUP = re.compile(r"/[^/]*slurm[^/]*/(?:uid_\d+/)?job_\d+/")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -97,6 +105,30 @@ def die_with_parent() -> None:
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends (a "child subreaper")."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def resize_tmpfs(root: int, size_bytes: int) -> None:
+    """Set the size of the tmpfs whose root is `root`, of whatever mount namespace it is.
+
+    Unlike mount(2) with MS_REMOUNT, which wants to be in that namespace.
+    """
+    flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
+    context = _libc.syscall(_SYS_FSPICK, root, b"", flags)
+    _check(context, "fspick")
+    try:
+        size = b"%d" % size_bytes
+        done = _libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_SET_STRING, b"size", size, 0)
+        _check(done, "fsconfig(size)")
+        done = _libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+        _check(done, "fsconfig(reconfigure)")
+    finally:
+        os.close(context)
+
+
+def mount_id(descriptor: int) -> int:
+    """Return the id of the mount through which a file was opened."""
+    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return int(text.partition("mnt_id:")[2].split()[0])
 
 
 def _check(result: int, name: str) -> int:

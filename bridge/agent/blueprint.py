@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from bridge.agent.job import JobRun
-from bridge.config import Config
+from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool
 from bridge.runtimes.manifest import INIT_PATH
@@ -71,6 +71,7 @@ def specification(
         allowed = ", ".join(config.sandbox.allowed_images)
         raise UserError(f"image {image} is not allowed here; allowed are: {allowed}")
     variables = job.request.variables
+    gpus = _gpus(variables.get("SLURM_JOB_GPUS", ""))
     return SandboxSpec(
         name=sandbox_name(job, node),
         run=job.run,
@@ -86,7 +87,8 @@ def specification(
         memory_mib=share.memory_mib,
         mounts=_mounts(job.spool, config, node, script_dir),
         host_network=config.sandbox.host_network,
-        gpus=_gpus(variables.get("SLURM_JOB_GPUS", "")),
+        gpus=gpus,
+        devices=_devices(config.sandbox.gpu_devices, gpus),
     )
 
 
@@ -94,6 +96,20 @@ def _gpus(text: str) -> tuple[int, ...]:
     """Read SLURM_JOB_GPUS, the node's own indices: `0,2-3`."""
     spans = (span.partition("-") for span in text.split(",") if span)
     return tuple(index for low, _, high in spans for index in range(int(low), int(high or low) + 1))
+
+
+def _devices(patterns: tuple[str, ...], gpus: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the device files of these GPUs, and those that all share, as far as there are any."""
+    paths = (
+        _device(pattern, index)
+        for pattern in patterns
+        for index in (gpus if GPU_INDEX.search(pattern) else gpus[:1])
+    )
+    return tuple(path for path in paths if Path(path).is_char_device())
+
+
+def _device(pattern: str, index: int) -> str:
+    return GPU_INDEX.sub(lambda found: str(index + int(found[1] or 0)), pattern)
 
 
 def _mounts(
@@ -179,18 +195,24 @@ def _group(groups: list[int]) -> str:
 
 
 def environment(given: list[bytes], sandbox: Sandbox | None, job: JobRun) -> list[bytes]:
-    """Return a step's environment inside: as Slurm made it, with three changes.
+    """Return a step's environment inside: as Slurm made it, with four changes.
 
     SBRIDGE_OUTPUTS names the folder whose files become results, K8S_SCRIPT the file that
     #K8S_SCRIPT names. PATH begins with the image's own, because its programs are the ones that
-    are there; the job's other folders follow.
+    are there; the job's other folders follow. Other variables of the image's are there where
+    the job has none of that name.
     """
     ours = {b"SBRIDGE_OUTPUTS": os.fsencode(job.spool.outputs)}
     if job.request.asked.script:
         ours[b"K8S_SCRIPT"] = job.request.asked.script.encode()
     result = [pair for pair in given if pair.partition(b"=")[0] not in ours]
     result += [name + b"=" + value for name, value in ours.items()]
-    if sandbox is None or not sandbox.path:
+    if sandbox is None:
+        return result
+    names = {pair.partition(b"=")[0] for pair in result}
+    image = [(os.fsencode(name), os.fsencode(value)) for name, value in sandbox.variables.items()]
+    result += [name + b"=" + value for name, value in image if name not in names]
+    if not sandbox.path:
         return result
     image_path = os.fsencode(sandbox.path).split(b":")
     for index, pair in enumerate(result):

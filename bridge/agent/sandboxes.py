@@ -16,6 +16,7 @@ from bridge.config import Config
 from bridge.errors import NodeError, PermanentError, SbridgeError, TemporaryError
 from bridge.job_spool import NodeSpool, RunId
 from bridge.request import find
+from bridge.runtimes import fittings
 from bridge.runtimes.host import HostRuntime
 from bridge.runtimes.podman import PodmanRuntime
 from bridge.runtimes.sandbox import Runtime, Sandbox
@@ -211,6 +212,8 @@ class Sandboxes:
                 return
             job.advance(runtime=name, sandbox_name=spec.name)
             entry = self._runtimes[name].start(spec, job.spool, job)
+            if isinstance(entry, Sandbox):
+                self._fit(entry, job)
             job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)
         self.health.made_sandbox()
         self._log.info(
@@ -220,6 +223,10 @@ class Sandboxes:
             image=spec.image,
             duration_s=round(time.monotonic() - started, 3),
         )
+
+    def _fit(self, sandbox: Sandbox, job: JobRun) -> None:
+        for failure in fittings.fit(sandbox):
+            self._log.warning("sandbox_not_fitted", run=str(job.run), reason=failure)
 
     @staticmethod
     def _make_durable(job: JobRun) -> None:

@@ -17,6 +17,7 @@ from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _HIGH_DESCRIPTOR = 512
+_TEMPORARY = b"/tmp"
 
 
 class ScriptProcess:
@@ -105,6 +106,7 @@ class ScriptProcess:
         if self._terminal is not None:
             self._terminal.adopt()
         self._change_directory()
+        self._find_temporary_folder()
         self._exec()
 
     def _lead(self) -> None:
@@ -143,6 +145,13 @@ class ScriptProcess:
         if refused:
             place = os.getcwdb()
             self._say(b"working directory %s in the sandbox; using %s" % (refused, place))
+
+    def _find_temporary_folder(self) -> None:
+        """Have TMPDIR name a folder: it was chosen on the node, and images have their own."""
+        asked = self._environment.get(b"TMPDIR")
+        if asked and not os.path.isdir(asked) and os.path.isdir(_TEMPORARY):
+            self._environment[b"TMPDIR"] = _TEMPORARY
+            self._say(b"the sandbox has no folder %s (TMPDIR); using %s" % (asked, _TEMPORARY))
 
     def _place_descriptors(self) -> None:
         parked = [

@@ -116,7 +116,10 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(spec, site)],
-            "volumes": [_volume(index, mount) for index, mount in enumerate(spec.mounts)],
+            "volumes": [
+                *(_volume(index, mount) for index, mount in enumerate(spec.mounts)),
+                *(_device(index, path) for index, path in enumerate(_devices(spec, site))),
+            ],
             **{key: value for key, value in optional.items() if value},
         },
     }
@@ -178,6 +181,10 @@ def _container(spec: SandboxSpec, site: Site) -> dict[str, Any]:
         "volumeMounts": [
             {"name": f"mount-{index}", "mountPath": mount.target, "readOnly": mount.read_only}
             for index, mount in enumerate(spec.mounts)
+        ]
+        + [
+            {"name": f"device-{index}", "mountPath": path}
+            for index, path in enumerate(_devices(spec, site))
         ],
     }
 
@@ -209,6 +216,15 @@ def _toleration(text: str) -> dict[str, str]:
         raise ConfigError(f"kubernetes.tolerations: {text!r} is not KEY[=VALUE][:EFFECT]")
     found = {name: value for name, value in match.groupdict().items() if value}
     return {**found, "operator": "Equal" if "value" in found else "Exists"}
+
+
+def _devices(spec: SandboxSpec, site: Site) -> tuple[str, ...]:
+    """Return the device files to show; a GPU runtime class brings in its own."""
+    return () if site.gpu_runtime_class else spec.devices
+
+
+def _device(index: int, path: str) -> dict[str, Any]:
+    return {"name": f"device-{index}", "hostPath": {"path": path, "type": "CharDevice"}}
 
 
 def _volume(index: int, mount: Mount) -> dict[str, Any]:

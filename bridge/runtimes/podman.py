@@ -16,7 +16,7 @@ from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool
-from bridge.runtimes import complaint, manifest
+from bridge.runtimes import complaint, image_variables, manifest
 from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
 _PULL_TIMEOUT_S = 24 * 3600.0
@@ -117,12 +117,13 @@ class PodmanRuntime:
         except CommandError as error:
             reason = complaint.reason(error)
             raise TemporaryError(f"sandbox {spec.name} vanished: {reason}") from error
-        pid, _, variables = text.partition(" ")
+        pid, _, pairs = text.partition(" ")
         try:
-            start, cgroup = _look_at(int(pid))
+            # Not from its /proc folder: where runc has just become the init, those were runc's.
+            variables = image_variables.among(json.loads(pairs))
+            return _look_at(spec.name, int(pid), variables)
         except OSError as error:
             raise TemporaryError(f"sandbox {spec.name} ended at once") from error
-        return Sandbox(spec.name, int(pid), start, _path_of(json.loads(variables)), cgroup)
 
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Remove the pod, look again, and complain only when it is still there."""
@@ -218,10 +219,12 @@ def _is_unknown(error: CommandError) -> bool:
     return "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail
 
 
-def _look_at(pid: int) -> tuple[int, str]:
+def _look_at(name: str, pid: int, variables: dict[str, str]) -> Sandbox:
     process = kernel.open_process(pid)
     try:
-        return kernel.start_ticks(process), _pod_cgroup(kernel.cgroup_paths(process))
+        path = variables.pop("PATH", "")
+        cgroup = _pod_cgroup(kernel.cgroup_paths(process))
+        return Sandbox(name, pid, kernel.start_ticks(process), path, cgroup, variables)
     finally:
         os.close(process)
 
@@ -236,8 +239,3 @@ def _wait_until_empty(cgroup: str) -> None:
     deadline = time.monotonic() + _CONMON_TIMEOUT_S
     while not kernel.cgroup_is_empty(cgroup) and time.monotonic() < deadline:
         time.sleep(_CONMON_INTERVAL_S)
-
-
-def _path_of(variables: list[str]) -> str:
-    paths = [value[5:] for value in variables if value.startswith("PATH=")]
-    return paths[-1] if paths else ""

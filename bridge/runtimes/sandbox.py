@@ -1,7 +1,7 @@
 """What a runtime is asked for, what it gives, and who is to blame when it cannot."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.errors import PermanentError
@@ -29,7 +29,8 @@ class SandboxSpec:
     """One job's sandbox on one node, before any runtime has seen it.
 
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
-    means no limit. `gpus` are the node's GPUs that Slurm gave, by index.
+    means no limit. `gpus` are the node's GPUs that Slurm gave, by index, and `devices` the
+    device files by which programs reach them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SandboxSpec:
     mounts: tuple[Mount, ...]
     host_network: bool
     gpus: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Sandbox:
 
     `init_pid` and `init_start` (clock ticks since boot) name its first process on the node.
     `cgroup` is the path of the pod's cgroup, empty where the runtime does not care.
-    `path` is the PATH that the image sets, empty when it sets none.
+    `path` is the PATH that the image sets, empty when it sets none; `variables` are the others.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Sandbox:
     init_start: int
     path: str = ""
     cgroup: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

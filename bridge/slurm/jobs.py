@@ -48,10 +48,21 @@ class Job:
 
     def share_of(self, node: str) -> NodeShare | None:
         """Return what the job has on `node`, None when it is not told."""
-        for match in re.finditer(r"Nodes=(\S+) CPU_IDs=(\S+) Mem=(\d+)", self.fields["_details"]):
+        for match in re.finditer(r"Nodes=(\S+) CPU_IDs=(\S+) Mem=(\d+)", self._details):
             if node in expand_hostlist(match[1]):
                 return NodeShare(_count_ids(match[2]), int(match[3]))
         return None
+
+    def gpus_of(self, node: str) -> str:
+        """Return the job's GPUs on `node` as SLURM_JOB_GPUS has them, such as `0,2-3`."""
+        for match in re.finditer(r"Nodes=(\S+) CPU_IDs=\S+ Mem=\d+ GRES=(\S*)", self._details):
+            if node in expand_hostlist(match[1]):
+                return ",".join(re.findall(r"gpu(?::[^(,]+)?\(IDX:([\d,-]+)\)", match[2]))
+        return ""
+
+    @property
+    def _details(self) -> str:
+        return self.fields["_details"]
 
 
 _UNFINISHED = frozenset(
@@ -126,6 +137,7 @@ class SlurmControl:
             "SLURM_JOB_ACCOUNT": job.fields.get("Account", ""),
             "SLURM_JOB_PARTITION": job.fields.get("Partition", ""),
             "SLURM_JOB_NODELIST": job.fields["NodeList"],
+            "SLURM_JOB_GPUS": job.gpus_of(node),
             "SLURM_JOB_COMMENT": comment,
             "SLURM_JOB_EXTRA": job.fields.get("Extra", ""),
         }

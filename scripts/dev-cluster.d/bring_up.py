@@ -20,6 +20,7 @@ from commands import Failure, call, wait_until
 from configuration import make_folders, write_configuration
 from daemon import START_TIMEOUT_S
 from files import check_traversable, exclusive, make_folder
+from gpus import make_devices
 from kubernetes import kubernetes_up, prepare_namespace
 from leftovers import pods, remove_leftovers
 from machine import claim_slot, make_users
@@ -54,6 +55,7 @@ def up(wanted: Mapping[str, Any]) -> None:
             cluster.save()
             make_folders(cluster)
             write_configuration(cluster)
+            make_devices(cluster)
             _start_everything(cluster, steps)
             _report(cluster, steps.elapsed_s)
 

@@ -15,6 +15,7 @@ ADDRESS = "127.0.0.1"
 FIRST_PORT = 20000  # below the kernel's ephemeral ports
 PORTS_PER_SLOT = 100
 MAX_NODES = 64
+MAX_GPUS = 8  # of a node
 USERS = ("alice", "bob")
 # Set for the daemons only, so that what they started can be told from the user's own shells.
 MARK = "SBRIDGE_DEV_CLUSTER"
@@ -22,11 +23,15 @@ MARK = "SBRIDGE_DEV_CLUSTER"
 
 @dataclass(frozen=True)
 class Settings:
-    """What `up` was asked for; `sbridge` are lines TABLE.KEY=VALUE for sbridge.toml."""
+    """What `up` was asked for; `sbridge` are lines TABLE.KEY=VALUE for sbridge.toml.
+
+    `gpus` is how many each node pretends to have.
+    """
 
     nodes: int = 2
     runtime: str = "podman"
     proctrack: str = "cgroup"
+    gpus: int = 0
     sbridge: Sequence[str] = ()
 
 

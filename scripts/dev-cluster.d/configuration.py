@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+import gpus
 from cluster import ADDRESS, CLUSTER_NAME, Cluster
 from files import make_folder, write
 from kubernetes import agent_kubeconfig, namespace, node_names
@@ -77,6 +78,8 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "cgroup_plugin": _cgroup_plugin(),
         "proctrack": cluster.settings.proctrack,
         "communication": _communication(),
+        "gpus": gpus.gres_conf(cluster),
+        "gpu_devices": json.dumps([gpus.pattern(cluster)]),
         "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
         "runtime": runtime,
         "allowed_runtimes": json.dumps(allowed[runtime]),
@@ -93,10 +96,11 @@ def _node_line(cluster: Cluster, node: str) -> str:
     cpus = CPUS_PER_NODE
     if cluster.settings.runtime == "kubernetes":  # its scheduler believes in this machine's only
         cpus = max(1, (os.cpu_count() or 1) // len(cluster.nodes))
+    gres = f" Gres=gpu:{cluster.settings.gpus}" if cluster.settings.gpus else ""
     return (
         f"NodeName={node} NodeHostname=localhost"
         f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
-        f" CPUs={cpus} RealMemory={MEMORY_PER_NODE_MIB}"
+        f" CPUs={cpus} RealMemory={MEMORY_PER_NODE_MIB}{gres}"
     )
 
 

@@ -10,6 +10,7 @@ import cgroups
 from cluster import MARK, Cluster, slot_ports
 from commands import attempt, wait_until
 from daemon import recorded
+from gpus import devices_left, remove_devices
 from machine import may_use_slot
 from ports import listening_ports
 from processes import STOP_TIMEOUT_S, all_pids, ancestors, command_line, kill_all, parent_of
@@ -34,6 +35,7 @@ def remove_leftovers(cluster: Cluster, pod_ids: Collection[str]) -> str:
         "processes": processes + _kill_processes(cluster),  # what Podman started for the removal
         "mounts": unmount_all(cluster.state),
         "cgroups": cgroups.remove_all(lambda: _job_cgroups(cluster, pod_ids)),
+        "devices": remove_devices(cluster),
     }
     cgroups.remove_empty_parents()
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
@@ -48,6 +50,7 @@ def leftovers(cluster: Cluster, pod_ids: Collection[str]) -> list[str]:
         *(f"container {name}" for name in _containers(cluster)),
         *(f"mount {path}" for path in mounts(cluster.state)),
         *(f"cgroup {path}" for path in _job_cgroups(cluster, pod_ids)),
+        *(f"device {path}" for path in devices_left(cluster)),
         *(f"socket {path}" for path in open_sockets(cluster.state)),
         *(f"open port {port}" for port in sorted(open_ports)),
     ]

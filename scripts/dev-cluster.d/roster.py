@@ -114,7 +114,8 @@ def _on_localhost(argv: list[str]) -> list[str]:
 
 def _slurm_inputs(cluster: Cluster) -> list[Path]:
     # job_submit.lua is not among them: slurmctld reads it again by itself.
-    return [cluster.slurm_conf, *sorted((cluster.prefix / "share/slurm-conf").glob("*.conf"))]
+    own = [cluster.slurm_conf, cluster.etc / "gres.conf"]
+    return [*own, *sorted((cluster.prefix / "share/slurm-conf").glob("*.conf"))]
 
 
 def slurm(cluster: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from tests.integration.running_kubernetes import Kubernetes
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 from tests.integration.submitted_job import Held, Submitted, script
 
-DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup"}
+DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup", "gpus": 0}
 
 
 def _state_folder() -> Path:

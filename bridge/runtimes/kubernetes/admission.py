@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from bridge.config import Config
+from bridge.config import GPU_INDEX, Config
 from bridge.runtimes.kubernetes import user_namespace
 from bridge.runtimes.sandbox import Mount
 
@@ -79,6 +79,12 @@ def folders(config: Config) -> tuple[list[str], str]:
     paths = [Mount.of(text).source for text in config.sandbox.mounts]
     run = r"jobs/[0-9]+\.[0-9]+/(out|script|share/passwd|share/group)"
     return paths, rf"^{re.escape(str(config.agent.spool_dir))}/[^/]+/(share|{run})$"
+
+
+def devices(config: Config) -> str:
+    """Return the pattern of the device files that sandboxes are shown, for Python and RE2."""
+    paths = (GPU_INDEX.split(pattern)[::2] for pattern in config.sandbox.gpu_devices)
+    return f"^({'|'.join('[0-9]+'.join(map(re.escape, parts)) for parts in paths)})$"
 
 
 def resource(name: str, *operations: str, group: str = "") -> Object:
@@ -197,10 +203,14 @@ def _strange_folders(config: Config) -> str:
 
     Only what is there is mounted: other types have the kubelet make it, as root.
     """
-    paths, pattern = (json.dumps(value, ensure_ascii=False) for value in folders(config))
+    values = (*folders(config), devices(config))
+    paths, pattern, devices_pattern = (json.dumps(value, ensure_ascii=False) for value in values)
     known = f"(v.hostPath.path in {paths} || v.hostPath.path.matches({pattern}))"
     there = "v.hostPath.?type.orValue('') in ['Directory', 'File']"
+    device = "v.hostPath.?type.orValue('') == 'CharDevice'"
+    shown = f"v.hostPath.path.matches({devices_pattern})"
+    admitted = f"({known} && {there} || {shown} && {device})"
     return (
-        f"object.spec.?volumes.orValue([]).filter(v, has(v.hostPath) && !({known} && {there}))"
+        f"object.spec.?volumes.orValue([]).filter(v, has(v.hostPath) && !{admitted})"
         """.map(v, v.hostPath.path + " (type '" + v.hostPath.?type.orValue('') + "')")"""
     )

@@ -11,6 +11,7 @@ import time
 
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
+from bridge.runtimes import image_variables
 from bridge.runtimes.kubernetes import processes, pulling, refusal, user_namespace, waiting
 from bridge.runtimes.kubernetes.api import NO_ANSWER, Api, Object, RefusedError
 from bridge.runtimes.kubernetes.pod_creation import PodCreation
@@ -99,13 +100,10 @@ def entry(pod: Object) -> Sandbox:
         ) from error
     try:
         pid = int(kernel.read(process, "stat").split()[0])
-        return Sandbox(
-            name,
-            pid,
-            kernel.start_ticks(process),
-            _path_of(kernel.read(process, "environ")),
-            processes.cgroup_of(process, uid),
-        )
+        variables = image_variables.among(os.fsdecode(kernel.read(process, "environ")).split("\0"))
+        path = variables.pop("PATH", "")
+        cgroup = processes.cgroup_of(process, uid)
+        return Sandbox(name, pid, kernel.start_ticks(process), path, cgroup, variables)
     except OSError as error:
         raise TemporaryError(f"pod {name} ended at once") from error
     finally:
@@ -171,8 +169,3 @@ class _SlowEvents:
 
 def _when(event: Object) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or "")
-
-
-def _path_of(environ: bytes) -> str:
-    pairs = (pair.partition(b"=") for pair in environ.split(b"\0"))
-    return next((os.fsdecode(value) for key, _, value in pairs if key == b"PATH"), "")

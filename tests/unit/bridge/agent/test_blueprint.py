@@ -1,6 +1,7 @@
 """From a run's request to its sandbox: names, the site's say, and the environment inside."""
 
 import dataclasses
+import json
 import os
 import pwd
 from urllib.parse import quote
@@ -91,6 +92,30 @@ def test_the_environment_changes_in_the_documented_places_only(tmp_path):
     ]
 
 
+def test_variables_of_the_image_are_there_where_the_job_has_none(tmp_path):
+    image = {"LANG": "C", "CONDA_PREFIX": "/opt/conda", "ODD": os.fsdecode(b"\xff")}
+    sandbox = Sandbox("x", 1, 1, variables=image)
+    inside = blueprint.environment([b"LANG=ko_KR.UTF-8"], sandbox, job(tmp_path))
+    assert inside[0] == b"LANG=ko_KR.UTF-8"
+    assert inside[2:] == [b"CONDA_PREFIX=/opt/conda", b"ODD=\xff"]
+
+
+def test_devices_are_those_of_the_gpus_that_slurm_gave_as_far_as_there_are_any(tmp_path):
+    # As with GPUs: one file each, some that all share, and some that this node lacks.
+    patterns = ("/dev/tty{index}", "/dev/tty{index+10}", "/dev/null", "/dev/nosuch{index}", "/etc")
+    settings = config(tmp_path, gpu_devices=patterns)
+
+    def devices(gpus):
+        asked = job(tmp_path, SLURM_JOB_GPUS=gpus)
+        return blueprint.specification(asked, settings, "n1", NodeShare(1, 1), None).devices
+
+    assert devices("1,3-4") == (
+        *("/dev/tty1", "/dev/tty3", "/dev/tty4"),
+        *("/dev/tty11", "/dev/tty13", "/dev/tty14", "/dev/null"),
+    )
+    assert devices("") == ()
+
+
 def test_without_a_path_of_the_image_the_jobs_own_stays(tmp_path):
     sandbox = dataclasses.replace(Sandbox("x", 1, 1), path="")
     assert b"PATH=/bin" in blueprint.environment([b"PATH=/bin"], sandbox, job(tmp_path))
@@ -116,7 +141,12 @@ def test_a_hook_without_job_variables_is_refused():
 def test_a_state_that_did_not_survive_begins_anew(tmp_path):
     run = job(tmp_path)
     run.save_request()
-    run.advance(name="ready", sandbox=Sandbox("x", 1, 2))
+    made = Sandbox("x", 1, 2, variables={"LANG": "C", "ODD": os.fsdecode(b"\xff")})
+    run.advance(name="ready", sandbox=made)
+    assert JobRun.load(run.run, run.spool).state.sandbox == made
+    older = json.loads(run.spool.state.read_bytes())
+    del older["sandbox"]["variables"]  # as before there was such a thing
+    run.spool.state.write_text(json.dumps(older))
     assert JobRun.load(run.run, run.spool).state.sandbox == Sandbox("x", 1, 2)
     run.spool.state.write_bytes(b"")
     assert JobRun.load(run.run, run.spool).state == State()

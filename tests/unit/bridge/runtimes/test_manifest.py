@@ -137,3 +137,19 @@ def test_a_pod_in_its_users_namespace_says_so_and_whose_site_it_is():
     assert made["metadata"].pop("namespace") == "user-alice"
     assert made["metadata"]["labels"].pop("sbridge/site") == "jobs"
     assert made == plain
+
+
+def test_device_files_are_shown_unless_a_runtime_class_brings_them_in():
+    spec = dataclasses.replace(SPEC, gpus=(1,), devices=("/dev/gpu1",))
+
+    def shown(site):
+        made = manifest.pod(spec, site)["spec"]
+        mounts = made["containers"][0]["volumeMounts"]
+        return made["volumes"][len(SPEC.mounts) :], mounts[len(SPEC.mounts) :]
+
+    device = {"name": "device-0", "hostPath": {"path": "/dev/gpu1", "type": "CharDevice"}}
+    assert shown(manifest.Site()) == (
+        [device],
+        [{"name": "device-0", "mountPath": "/dev/gpu1"}],
+    )
+    assert shown(manifest.Site(gpu_runtime_class="nvidia")) == ([], [])

@@ -41,6 +41,21 @@ def test_share_is_that_of_the_asked_node(node, share):
     assert shown().share_of(node) == share
 
 
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("", ""),
+        ("gpu:2(IDX:0-1)", "0-1"),
+        ("gpu:a100:2(IDX:0,2),gpu:h100:1(IDX:5),shard:1", "0,2,5"),
+        ("nic:2(IDX:0-1)", ""),
+    ],
+)
+def test_gpus_are_those_of_the_asked_node(gres, gpus):
+    text = SHOWN.format(name="x").replace("Mem=500 GRES= ", f"Mem=500 GRES={gres} ")
+    assert parse_job(12, "x", text).gpus_of("n2") == gpus
+    assert parse_job(12, "x", text).gpus_of("n1") == ""
+
+
 def test_a_name_that_looks_like_facts_changes_nothing():
     job = shown("x JobState=COMPLETED Nodes=n1 CPU_IDs=0-99 Mem=0 ")
     assert job.state == "RUNNING"
