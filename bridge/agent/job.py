@@ -97,6 +97,7 @@ class JobRun:
         self.state = state
         self._patience_s = patience_s  # of the steps that wait for the sandbox
         self.progress = "the sandbox is being made"
+        self.is_urgent = False  # whether `progress` is for steps that came only now, too
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()
         self.lost = ""  # why the sandbox ended by itself, in the runtime's words
@@ -129,6 +130,12 @@ class JobRun:
         with self.changed:
             self.progress = text
             self.changed.notify_all()
+
+    def announce(self, text: str) -> None:
+        """Tell the waiting steps what is about to end them."""
+        with self.changed:
+            self.is_urgent = True
+            self.say(text)
 
     def make_durable(self) -> None:
         """Bring the record to the disk itself."""

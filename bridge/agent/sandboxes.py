@@ -24,6 +24,8 @@ from bridge.slurm.jobs import SlurmControl
 
 _REQUEUE_RETRY_S = 5.0
 _LONGEST_BACKOFF_S = 30.0
+# Told before it is done: Slurm then ends the steps, which would not be told any more.
+_ABOUT_TO_REQUEUE = "; asking Slurm to requeue the job"
 _STRAY_ROUNDS = 2  # of reconciliation: so often its own agent could have removed a sandbox
 
 
@@ -66,6 +68,7 @@ class Sandboxes:
                 self._config.kubernetes,
                 self._node,
                 _STRAY_ROUNDS * self._config.agent.reconcile_interval_s,
+                self._config.agent.sandbox_start_timeout_s,
                 self._log,
                 self._ended_by_itself,
             )
@@ -257,6 +260,7 @@ class Sandboxes:
     def _requeue(self, job: JobRun, error: SbridgeError) -> None:
         waited_s = int(time.time() - job.state.accepted_at)
         reason = f"{error.message} (waited {waited_s} s)"
+        job.announce(reason + _ABOUT_TO_REQUEUE)
         if self._requeued(job):
             reason += "; the job was requeued"
         else:
@@ -280,9 +284,11 @@ class Sandboxes:
             self._slurm.drain(self._node, error.message)
         except TemporaryError as trouble:
             self._log.error("node_not_drained", node=self._node, reason=str(trouble))
+        reason = f"node {self._node} cannot run it ({error.message})"
+        job.announce(reason + _ABOUT_TO_REQUEUE)
         moved = self._requeued(job)
         text = "the job was requeued" if moved else "the job may not be requeued, so it fails"
-        self._fail(job, "node", f"node {self._node} cannot run it ({error.message}); {text}")
+        self._fail(job, "node", f"{reason}; {text}")
 
     def finish(self, variables: dict[str, str]) -> None:
         """Free this node of the job; returns when its sandbox is gone.

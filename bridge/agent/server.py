@@ -228,12 +228,12 @@ class Server:
     def _wait_for_sandbox(self, connection: socket.socket, job: JobRun) -> State | None:
         """Return the state once steps may enter, None when the caller went away."""
         started = time.monotonic()
-        said = ""
+        said = progress = ""
         while True:
             with job.changed:
-                if job.state.name == "accepted":
+                if job.state.name == "accepted" and job.progress == progress:
                     job.changed.wait(_LOOK_S)
-                state, progress = job.state, job.progress
+                state, progress, is_urgent = job.state, job.progress, job.is_urgent
             if state.name == "ready":
                 if said and progress != said:
                     self._send_waiting(connection, progress)
@@ -246,7 +246,7 @@ class Server:
                 return None
             waited_s = time.monotonic() - started
             text = _with_time(progress, waited_s)
-            if waited_s > _QUIET_S and text != said:
+            if (waited_s > _QUIET_S or is_urgent) and text != said:
                 said = text
                 self._send_waiting(connection, text)
 

@@ -18,7 +18,9 @@ LOOK_S = 0.1
 
 def main(node: str, name: str) -> None:
     settings = config.load(config.find_path()).kubernetes
-    runtime = KubernetesRuntime(settings, node, PATIENCE_S, structlog.get_logger(), print)
+    runtime = KubernetesRuntime(
+        settings, node, PATIENCE_S, PATIENCE_S, structlog.get_logger(), print
+    )
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and name not in names(runtime):
         time.sleep(LOOK_S)

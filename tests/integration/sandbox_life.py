@@ -38,7 +38,9 @@ def live(runtime: KubernetesRuntime, settings: Config, node: str, part: rehearsa
 def main(node: str, user: str, image: str) -> None:
     settings = config.load(config.find_path())
     log = structlog.get_logger()
-    runtime = KubernetesRuntime(settings.kubernetes, node, PATIENCE_S, log, lambda *_: None)
+    runtime = KubernetesRuntime(
+        settings.kubernetes, node, PATIENCE_S, PATIENCE_S, log, lambda *_: None
+    )
     for job_id, name in enumerate((image, f"{image}-that-is-not-there"), start=1):
         live(runtime, settings, node, rehearsal.Part(name, user, job_id=job_id))
     print("left:", sorted(runtime.names()), sorted(runtime.strays()))

@@ -27,20 +27,28 @@ _NODE_PATIENCE_S = 120.0
 
 
 class PodStart:
-    """Starts pods of the site whose own namespace is `namespace`, for whoever waits for them."""
+    """Starts pods of the site whose own namespace is `namespace`, for whoever waits for them.
 
-    def __init__(self, api: Api, namespace: str, watch: PodWatch, removal: PodRemoval) -> None:
+    That is for `patience_s` at most, of which the node's own daemons are given half, and no more
+    than `_NODE_PATIENCE_S`.
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, watch: PodWatch, removal: PodRemoval, patience_s: float
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._creation = PodCreation(api, namespace)
         self._watch = watch
         self._removal = removal
+        self._node_patience_s = min(_NODE_PATIENCE_S, patience_s / 2)
 
     def create(self, wanted: Object, waiter: Waiter) -> Object:
         """Create the pod as soon as the API answers."""
         while away := self._watch.away:
-            waiter.say(_without_api(away))
-            _check_patience(waiter, away)
+            said = _without_api(away)
+            waiter.say(said)
+            _check_patience(waiter, said)
             self._watch.wait_for_api(_LOOK_S)
         name = wanted["metadata"]["name"]
         if self._watch.pods(name):  # in whichever namespace an earlier try has made it
@@ -70,7 +78,7 @@ class PodStart:
         name = created["metadata"]["name"]
         began = time.monotonic()
         events = _SlowEvents(self._api, created)
-        fault = _NodeFault()
+        fault = _NodeFault(self._node_patience_s)
         said = ""
         pod: Object | None = created
         while pod is not None:
@@ -83,7 +91,7 @@ class PodStart:
             said = _without_api(away) if away else delay.text
             waiter.say(said)
             fault.check(delay, is_known=not away)
-            _check_patience(waiter, said, by_node=delay.by_node and not away)
+            _check_patience(waiter, said)
             pod = self._watch.wait(pod, _LOOK_S)
         raise TemporaryError(f"pod {name} was deleted from outside while it was starting")
 
@@ -114,18 +122,22 @@ def _without_api(reason: str) -> str:
     return f"waiting for the Kubernetes API: {reason.removeprefix(NO_ANSWER)}"
 
 
-def _check_patience(waiter: Waiter, said: str, *, by_node: bool = False) -> None:
+def _check_patience(waiter: Waiter, said: str) -> None:
     """Raise what ends the wait: the job is over, or it has waited as long as it may."""
     if waiter.cancelled.is_set():
         raise TemporaryError("the job is over")
     if time.time() > waiter.give_up_at:
-        raise NodeError(said) if by_node else TemporaryError(said)
+        raise TemporaryError(said)
 
 
 class _NodeFault:
-    """For how long nothing but this node's own daemons has kept a pod from running."""
+    """For how long nothing but this node's own daemons has kept a pod from running.
 
-    def __init__(self) -> None:
+    A fault that comes when something else has used up the job's time is not the node's yet.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._since = 0.0
 
     def check(self, delay: waiting.Delay, *, is_known: bool) -> None:
@@ -134,8 +146,9 @@ class _NodeFault:
             self._since = 0.0
             return
         self._since = self._since or time.monotonic()
-        if time.monotonic() > self._since + _NODE_PATIENCE_S:
-            raise NodeError(f"{delay.text} for {_NODE_PATIENCE_S:.0f} s")
+        waited_s = time.monotonic() - self._since
+        if waited_s > self._patience_s:
+            raise NodeError(f"{delay.text} for {waited_s:.0f} s")
 
 
 class _SlowEvents:

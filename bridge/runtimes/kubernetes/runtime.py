@@ -28,8 +28,9 @@ from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 class KubernetesRuntime:
     """The pods of one Slurm node's agent.
 
-    A pod of another node is a stray when it is older than `stray_age_s`. `on_ended` is called
-    with the name of each pod that ends, whoever ended it, and the reason in Kubernetes' words.
+    A pod of another node is a stray when it is older than `stray_age_s`. A job waits
+    `patience_s` for its pod at most. `on_ended` is called with the name of each pod that ends,
+    whoever ended it, and the reason in Kubernetes' words.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class KubernetesRuntime:
         settings: Kubernetes,
         node: str,
         stray_age_s: float,
+        patience_s: float,
         log: Any,
         on_ended: Callable[[str, str], None],
     ) -> None:
@@ -48,7 +50,9 @@ class KubernetesRuntime:
         self._watch = PodWatch(self._api, self._scope, manifest.selector(node), log, on_ended)
         self._phases = Phases(self._api, node, log)
         self._removal = PodRemoval(self._api, settings.namespace, self._watch, log)
-        self._start = PodStart(self._api, settings.namespace, self._watch, self._removal)
+        self._start = PodStart(
+            self._api, settings.namespace, self._watch, self._removal, patience_s
+        )
         self._strays: dict[str, list[str]] = {}  # the paths of those that were found last
         self._watch.start()
         self._phases.start()
