@@ -17,6 +17,7 @@ from bridge.slurm import table
 from bridge.slurm.hostlist import expand_hostlist
 
 REASON_PREFIX = "sbridge:"
+_LONGEST_REASON = 200
 _UNREACHED = re.compile(r"contact slurm controller|timed out|connection|socket", re.IGNORECASE)
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 
@@ -203,7 +204,7 @@ class SlurmControl:
 
     def drain(self, node: str, reason: str) -> None:
         """Drain `node`; the reason is prefixed by `sbridge:`."""
-        text = f"{REASON_PREFIX} {reason}"[:200]
+        text = _short(f"{REASON_PREFIX} {reason}")
         self._ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", f"Reason={text}")
 
     def is_drained_by_us(self, node: str) -> bool:
@@ -218,6 +219,14 @@ class SlurmControl:
             return False
         self._ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
         return True
+
+
+def _short(text: str) -> str:
+    """Cut the middle out of a long reason: the begin says what failed, the end why."""
+    if len(text) <= _LONGEST_REASON:
+        return text
+    half = (_LONGEST_REASON - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def parse_job(job_id: int, name: str, text: str) -> Job:
