@@ -72,6 +72,9 @@ def short(text: str, image: str) -> str:
     """Shorten containerd's nested sentences to what the registry said in the end."""
     text = re.sub(r'^(?:Failed to pull image|Back-off pulling image) "[^"]*":\s*', "", text)
     text = without_wrappings(re.sub(r"^(?:ErrImagePull|error:?)\s*:?\s*", "", text))
+    text = re.sub(
+        r"^Failed to apply default image tag .* couldn't parse image name \".*\": ", "", text
+    )
     # By whatever name: containerd adds `:latest` and `docker.io/library/`.
     text = re.sub(r'failed to pull and unpack image "[^"]*": ', "", text)
     text = re.sub(r'failed to resolve reference "[^"]*": ', "", text)

@@ -16,7 +16,7 @@ _LONGEST_REASON = 400
 _UNPREPARED = re.compile(
     rf"ValidatingAdmissionPolicy '{re.escape(POLICIES)}|violates PodSecurity"
     r"|because it is being terminated|no PriorityClass with name|RuntimeClass .* not found"
-    r"|error looking up service account"
+    r"|error looking up service account|status unknown for quota"
 )
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 _UNITS = {

@@ -22,6 +22,11 @@ from bridge.runtimes.sandbox import UserError
         (403, 'pods "a" is forbidden: violates PodSecurity "baseline:latest"', TemporaryError),
         (403, 'pods "a" is forbidden: no PriorityClass with name x was found', TemporaryError),
         (403, "ValidatingAdmissionPolicy 'no-latest' denied request: use a tag", UserError),
+        (
+            403,
+            'pods "a" is forbidden: status unknown for quota: q, resources: pods',
+            TemporaryError,
+        ),
         (401, "Unauthorized", TemporaryError),
         (404, 'namespaces "jobs" not found', TemporaryError),
         (422, "spec.containers[0].image: Required value", UserError),
