@@ -47,8 +47,8 @@ class SlurmOnKubernetes(Cluster):
         """Run kubectl as the administrator, in the jobs' namespace."""
         return self.kubernetes.kubectl(f"--namespace={self.namespace}", *argv, input=input)
 
-    def try_kubectl(self, *argv: str) -> Completed:
-        return self.kubernetes.try_kubectl(f"--namespace={self.namespace}", *argv)
+    def try_kubectl(self, *argv: str, input: str | None = None) -> Completed:  # noqa: A002
+        return self.kubernetes.try_kubectl(f"--namespace={self.namespace}", *argv, input=input)
 
     def create(self, *objects: dict[str, Any]) -> None:
         """Create objects of the API, in the jobs' namespace where they belong to one."""
