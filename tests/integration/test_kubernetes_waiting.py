@@ -419,7 +419,7 @@ def waited(cluster, ran):
 @contextlib.contextmanager
 def draining(cluster, ran, reason):
     """Have the node of a job drained while the block's fault lasts, and the job then run."""
-    cluster.wait_for(cluster.drained_nodes, what=f"a drained node; {ran.err!r}")
+    cluster.wait_for(cluster.drained_nodes, what=lambda: f"a drained node; {ran.err!r}")
     ((_, told),) = cluster.drained_nodes().items()
     assert told.startswith(f"sbridge: {reason}")
     assert_requeued(cluster, ran, "cannot run it", reason)
@@ -465,7 +465,7 @@ def test_a_full_disk_that_takes_no_image_drains_the_node(cluster, job, registry)
         subprocess.run(full, check=True)
         fault.callback(subprocess.run, ["umount", str(place)], check=True)
         ran = job(script(RUN, f"{IMAGES}/large"), "--no-requeue", f"--nodelist={cluster.nodes[0]}")
-        cluster.wait_for(cluster.drained_nodes, what=f"a drained node; {ran.err!r}")
+        cluster.wait_for(cluster.drained_nodes, what=lambda: f"a drained node; {ran.err!r}")
         ((node, told),) = cluster.drained_nodes().items()
         assert told.startswith(f"sbridge: image {IMAGES}/large cannot be stored: ")
         assert told.endswith("no space left on device")

@@ -23,6 +23,8 @@ CREATE_REASONS = (
     "RunContainerError",
     "StartError",
 )
+# Events that the kubelet sends once there is a pod to put the container into.
+_BEGUN = ("Pulling", "Pulled", "Created", "Started")
 # A slow or restarting container runtime says this; the kubelet tries again.
 _PASSING_CREATE = re.compile(
     r"context deadline exceeded|is reserved for|timed out waiting|error while dialing|ttrpc: closed"
@@ -62,7 +64,7 @@ def progress(pod: Object, events: Sequence[Object]) -> Delay:
     if reason in CREATE_REASONS:
         return _create_trouble(pod, reason, message)
     delay = _not_taken(pod) or _node_trouble(pod, events)
-    return delay or Delay(_pulling(image, events) or f"starting {image}")
+    return delay or _made(pod, image, events)
 
 
 def ended(pod: Object, *, is_gone: bool) -> str:
@@ -166,9 +168,17 @@ def _node_trouble(pod: Object, events: Sequence[Object]) -> Delay | None:
                 raise _too_small(pod)
             text = f"waiting for the node's container runtime: {_short_event(event)}"
             return Delay(text, by_node=True)
-        if reason in ("Pulling", "Pulled", "Created", "Started"):
+        if reason in _BEGUN:
             return None
     return None
+
+
+def _made(pod: Object, image: str, events: Sequence[Object]) -> Delay:
+    """Speak for the container runtime, of which nothing is heard until it has begun."""
+    if any(event.get("reason") in _BEGUN for event in events):
+        return Delay(_pulling(image, events) or f"starting {image}")
+    node = pod["spec"]["nodeName"]
+    return Delay(f"waiting for the container runtime of Kubernetes node {node}", by_node=True)
 
 
 def _is_too_small(pod: Object, message: str) -> bool:
