@@ -227,8 +227,7 @@ def test_what_a_policy_of_the_cluster_forbids_fails_the_job_with_its_words(clust
 
 
 def test_a_slow_pull_is_told_and_then_how_long_it_took_and_how_large_it_is(cluster, job, registry):
-    push(registry, "slow", {"bin/data": bytes(1000)})
-    with slow_registry(registry, 1.5) as address:
+    with slow_registry(registry, 3) as address:
         ran = job(script(RUN, f"{address}/alpine:latest"))
         told = goes_on(cluster, ran)
     first, last = told.splitlines()
