@@ -16,11 +16,10 @@ AGENT_TIMEOUT_S = 5.0  # until it takes the message
 _ANSWER_TIMEOUT_S = {"prepare": 5.0, "finish": 60.0}  # removing a sandbox may take its time
 _RETRY_S = 0.1
 _MARKER = "sbridge1?"
-_SCONTROL = ("/usr/bin/scontrol", "/usr/local/bin/scontrol", "/opt/slurm/bin/scontrol")
 _SCONTROL_TIMEOUT_S = 3
 
 
-def run(kind: str, run_dir: str) -> int:
+def run(kind: str, run_dir: str, slurm_bin: str) -> int:
     """Send `kind` ("prepare" or "finish") with the hook's variables to this node's agent.
 
     Returns the hook's exit code: 1, after draining the node, when the agent is at fault.
@@ -36,7 +35,7 @@ def run(kind: str, run_dir: str) -> int:
     job_id = os.environ.get("SLURM_JOB_ID", "?")
     reason = f"sbridge: {kind} of job {job_id}: {fault}"
     print(f"{reason}; draining {node}", file=sys.stderr)
-    _drain(node, reason)
+    _drain(f"{slurm_bin}/scontrol", node, reason)
     return 1
 
 
@@ -76,13 +75,10 @@ def _tell(address: str, message: wire.Message, deadline: float) -> str:
     return fault
 
 
-def _drain(node: str, reason: str) -> None:
+def _drain(program: str, node: str, reason: str) -> None:
     """Drain with our reason before slurmctld does it with its own; a failure changes nothing."""
     import subprocess  # only here: it costs as much as the rest of the hook
 
-    program = next((path for path in _SCONTROL if os.access(path, os.X_OK)), None)
-    if program is None:
-        return
     command = [program, "update", f"NodeName={node}", "State=DRAIN", f"Reason={reason[:200]}"]
     try:
         subprocess.run(command, timeout=_SCONTROL_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False)

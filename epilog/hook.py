@@ -3,6 +3,6 @@
 from bridge import hook
 
 
-def main(run_dir: str) -> int:
+def main(run_dir: str, slurm_bin: str) -> int:
     """Ask the agent to finish the job on this node; returns the exit code slurmd sees."""
-    return hook.run("finish", run_dir)
+    return hook.run("finish", run_dir, slurm_bin)

@@ -3,6 +3,6 @@
 from bridge import hook
 
 
-def main(run_dir: str) -> int:
+def main(run_dir: str, slurm_bin: str) -> int:
     """Ask the agent to prepare the job's sandbox; returns the exit code slurmd sees."""
-    return hook.run("prepare", run_dir)
+    return hook.run("prepare", run_dir, slurm_bin)

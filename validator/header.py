@@ -3,8 +3,9 @@
 The header is the lines from the top that are blank or whose first character that is not
 blank is `#`. The words of all its #SBATCH lines form one argument list for each component
 of a (heterogeneous) job. Follows `_opt_batch_script` and `get_argument` of Slurm 22.05's
-sbatch, which newer releases kept. Files are as large as users like: everything here takes
-linear time, and lines that nobody asks about are not kept.
+sbatch, which newer releases kept, but for a backslash before a blank outside quotes. Files
+are as large as users like: everything here takes linear time, and lines that nobody asks
+about are not kept.
 """
 
 import itertools

@@ -15,11 +15,11 @@ from bridge.config import Slurm
 from bridge.errors import CommandError, TemporaryError
 from bridge.slurm import table
 from bridge.slurm.hostlist import expand_hostlist
+from bridge.slurm.shown_job import extra_of, fields_of
 
 REASON_PREFIX = "sbridge:"
 _LONGEST_REASON = 200
 _UNREACHED = re.compile(r"contact slurm controller|timed out|connection|socket", re.IGNORECASE)
-_FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Job:
 
     job_id: int
     fields: Mapping[str, str]
+
+    @classmethod
+    def read(cls, job_id: int, name: str, text: str) -> "Job":
+        """Read scontrol's text; raises `TemporaryError` when it is no such answer."""
+        return cls(job_id, fields_of(job_id, name, text))
 
     @property
     def state(self) -> str:
@@ -101,7 +106,7 @@ class SlurmControl:
             if "Invalid job id specified" in error.stderr_tail:
                 return None
             raise TemporaryError(f"Slurm could not be asked: {error}") from error
-        return parse_job(job_id, name, text)
+        return Job.read(job_id, name, text)
 
     def _columns(self, job_id: int, columns: list[str]) -> list[str]:
         """Return columns of squeue for the job itself: -j gives an array's other tasks, too."""
@@ -140,7 +145,7 @@ class SlurmControl:
             "SLURM_JOB_NODELIST": job.fields["NodeList"],
             "SLURM_JOB_GPUS": job.gpus_of(node),
             "SLURM_JOB_COMMENT": comment,
-            "SLURM_JOB_EXTRA": job.fields.get("Extra", ""),
+            "SLURM_JOB_EXTRA": extra_of(job.fields, comment),
         }
 
     def jobs_on(self, node: str) -> set[int]:
@@ -227,26 +232,6 @@ def _short(text: str) -> str:
         return text
     half = (_LONGEST_REASON - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
-
-
-def parse_job(job_id: int, name: str, text: str) -> Job:
-    """Read `scontrol -d -o show job` of one job: one line, but for line breaks of the user's own.
-
-    The user's own text may look like facts, so it is cut out where it stands: the job's
-    `name` comes first and is known; the rest (Comment, WorkDir, …) comes after slurmctld's
-    facts, so the first occurrence of a key counts.
-    """
-    start = re.compile(rf"JobId={job_id} (?:[A-Za-z]+=\S* )*?JobName={re.escape(name)} ")
-    match = start.match(text)
-    if not match:
-        raise TemporaryError(f"Slurm's answer about job {job_id} cannot be read")
-    text = text[match.end() :]
-    fields: dict[str, str] = {"_details": text, "JobName": name}
-    matches = list(_FIELD.finditer(text))
-    for match, following in zip(matches, [*matches[1:], None], strict=False):
-        end = following.start() if following else len(text)
-        fields.setdefault(match[1], text[match.end() : end].strip())
-    return Job(job_id, fields)
 
 
 def _count_ids(text: str) -> int:

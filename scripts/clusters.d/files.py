@@ -39,8 +39,8 @@ def check_traversable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(state: Path) -> Iterator[None]:
-    """Let one process at a time change a cluster."""
-    with (state / LOCK).open("w") as lock:
+def exclusive(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Let one process at a time change a cluster, or what the lock of that name is for."""
+    with (folder / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

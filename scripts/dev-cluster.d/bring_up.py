@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from authentication import authenticator, check_authentication
 from cluster import (
     CLUSTER_NAME,
     DEFAULT_STATE,
@@ -25,13 +26,13 @@ from kubernetes import kubernetes_up, prepare_namespace
 from leftovers import pods, remove_leftovers
 from machine import claim_slot, make_users
 from packages import check_packages
-from roster import agent, database, munge, slurm, slurmctld, slurmd, slurmdbd, watcher
+from release import CACHE, programs, provide, search_path
+from roster import agent, database, slurm, slurmctld, slurmd, slurmdbd, watcher
 from state import refuse_foreign
 from steps import Steps
 from take_down import cancel_jobs, stop_slurm
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-CACHE = "/var/cache/sbridge"
 ACCOUNT = "lab"
 
 
@@ -42,6 +43,13 @@ def up(wanted: Mapping[str, Any]) -> None:
     refuse_foreign(state)
     before = saved_cluster(state)
     settings = Settings(**{**(asdict(before.settings) if before else {}), **wanted})
+    if before and before.settings.slurm != settings.slurm:
+        raise Failure(
+            f"The cluster in {state} is one of Slurm {before.settings.slurm}, and its database and "
+            f"state stay so.\nMake it anew (`down --purge` first), or choose another state folder."
+        )
+    check_authentication(settings, before)
+    provide(settings.slurm)
     if settings.runtime == "kubernetes":
         kubernetes_up()
     make_folder(state)
@@ -72,7 +80,7 @@ def _start_everything(cluster: Cluster, steps: Steps) -> None:
     """Start what is not up, each as soon as what it needs is there."""
     installed = steps.start("sbridge", functools.partial(_install, cluster))
     users = steps.start("users", make_users)
-    auth = steps.start("munged", munge(cluster).up)
+    auth = steps.start(*authenticator(cluster))
     storage = steps.start("mariadbd", functools.partial(_start_database, cluster))
     images = steps.start("images", functools.partial(_make_images, cluster))
     steps.finish(auth, storage, users)
@@ -97,11 +105,13 @@ def _install(cluster: Cluster) -> str:
         *("--prefix", str(cluster.prefix)),
         *("--config", str(cluster.etc / "sbridge.toml")),
         *("--run-dir", str(cluster.run / "agent")),
-        *("--cache", CACHE),
+        *("--cache", str(CACHE)),
+        *("--slurm-bin", str(programs(cluster.settings.slurm))),
     ]
     kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     kept |= {name: os.environ[name] for name in os.environ if name.lower().endswith("_proxy")}
-    return call(command, {**kept, "HOME": "/root"}, timeout_s=900).strip()
+    kept |= {"HOME": "/root", "PATH": search_path(cluster.settings.slurm)}
+    return call(command, kept, timeout_s=900).strip()
 
 
 def _start_database(cluster: Cluster) -> str:
@@ -121,7 +131,7 @@ def _start_database(cluster: Cluster) -> str:
 def _make_accounts(cluster: Cluster) -> str:
     """Make the cluster, the account and the users' associations in slurmdbd."""
     name = CLUSTER_NAME
-    environment = {"SLURM_CONF": str(cluster.slurm_conf)}
+    environment = cluster.slurm_environment
     listing = call(
         ["sacctmgr", "-nP", "list", "assoc", "format=cluster,account,user"], environment
     ).splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from commands import PATH, Failure
 from files import write
+from release import INSTALLED, search_path
 from state import SAVED, state_folder
 
 DEFAULT_STATE = "/var/tmp/sbridge-dev"  # noqa: S108 -- root's, or `up` refuses it
@@ -32,6 +33,8 @@ class Settings:
     runtime: str = "podman"
     proctrack: str = "cgroup"
     gpus: int = 0
+    slurm: str = INSTALLED
+    auth: str = "munge"
     sbridge: Sequence[str] = ()
 
 
@@ -92,6 +95,11 @@ class Cluster:
         return self.etc / "slurm-for-sbridge.conf"
 
     @property
+    def slurm_environment(self) -> dict[str, str]:
+        """What leads to this cluster's Slurm, and to the commands of its release."""
+        return {"PATH": search_path(self.settings.slurm), "SLURM_CONF": str(self.slurm_conf)}
+
+    @property
     def containers_conf(self) -> Path:
         return self.etc / "containers.conf"
 
@@ -141,9 +149,8 @@ class Cluster:
     @property
     def daemon_environment(self) -> dict[str, str]:
         return {
-            "PATH": PATH,
+            **self.slurm_environment,
             "LC_ALL": "C.UTF-8",
-            "SLURM_CONF": str(self.slurm_conf),
             MARK: str(self.state),
         }
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import gpus
+from authentication import auth_lines, write_key
 from cluster import ADDRESS, CLUSTER_NAME, Cluster
 from files import make_folder, write
 from kubernetes import agent_kubeconfig, namespace, node_names
+from release import plugins, programs
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 CPUS_PER_NODE = 4
@@ -31,9 +33,7 @@ def write_configuration(cluster: Cluster) -> None:
         write(cluster.etc / template.name, text, *((0o600, "slurm") if secret else ()))
     _link(cluster.etc / "job_submit.lua", cluster.prefix / "share/slurm-conf/job_submit.lua")
     _link(cluster.sbridge_slurm_conf, cluster.slurm_conf)
-    key = cluster.etc / "munge.key"
-    if not key.exists():
-        write(key, os.urandom(64).hex(), 0o600)
+    write_key(cluster)
 
 
 def _with_settings(text: str, settings: Iterable[str]) -> str:
@@ -72,8 +72,10 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "address": ADDRESS,
         "slurmctld_port": str(cluster.slurmctld_port),
         "slurmdbd_port": str(cluster.slurmdbd_port),
+        "slurm_bin": str(programs(cluster.settings.slurm)),
+        "plugin_dir": _plugin_dir(cluster.settings.slurm),
         "sbridge_slurm_conf": str(cluster.sbridge_slurm_conf),
-        "munge_socket": str(cluster.munge_socket),
+        **auth_lines(cluster),
         "database_socket": str(cluster.database_socket),
         "cgroup_plugin": _cgroup_plugin(),
         "proctrack": cluster.settings.proctrack,
@@ -102,6 +104,11 @@ def _node_line(cluster: Cluster, node: str) -> str:
         f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
         f" CPUs={cpus} RealMemory={MEMORY_PER_NODE_MIB}{gres}"
     )
+
+
+def _plugin_dir(release: str) -> str:
+    folder = plugins(release)
+    return f"PluginDir={folder}" if folder else "# PluginDir is the installed Slurm's own."
 
 
 def _communication() -> str:

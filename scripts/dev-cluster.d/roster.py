@@ -7,6 +7,7 @@ from cluster import Cluster
 from commands import attempt
 from daemon import Daemon, accepts
 from ports import listening_ports
+from release import INSTALLED, programs
 
 # What the rest stands on, in the order in which it is stopped.
 BASE_DAEMONS = ("slurmdbd", "mariadbd", "munged")
@@ -66,7 +67,7 @@ def slurmd(cluster: Cluster, node: str) -> Daemon:
     return Daemon(
         cluster,
         f"slurmd-{node}",
-        ["slurmd", "-D", "-N", node],
+        ["slurmd", "-D", "-N", node, *_stepd(cluster)],
         lambda: cluster.node_port(node) in listening_ports(),
         [*_slurm_inputs(cluster), cluster.etc / "cgroup.conf"],
         address=f"port {cluster.node_port(node)}",
@@ -98,13 +99,21 @@ def watcher(cluster: Cluster) -> Daemon:
 
 def all_daemons(cluster: Cluster) -> list[Daemon]:
     """Return every daemon, in the order in which they depend on each other."""
-    parts = [munge(cluster), database(cluster), slurmdbd(cluster), slurmctld(cluster)]
+    parts = [munge(cluster)] if cluster.settings.auth == "munge" else []
+    parts += [database(cluster), slurmdbd(cluster), slurmctld(cluster)]
     parts += [slurmd(cluster, node) for node in cluster.nodes]
     return [*parts, *(agent(cluster, node) for node in cluster.nodes), watcher(cluster)]
 
 
 def _as_slurm(argv: list[str]) -> list[str]:
     return ["setpriv", "--reuid=slurm", "--regid=slurm", "--init-groups", "--", *argv]
+
+
+def _stepd(cluster: Cluster) -> list[str]:
+    """Name slurmstepd where slurmd would take the installed one."""
+    if cluster.settings.slurm == INSTALLED:
+        return []
+    return ["-d", str(programs(cluster.settings.slurm) / "slurmstepd")]
 
 
 def _on_localhost(argv: list[str]) -> list[str]:
@@ -120,4 +129,4 @@ def _slurm_inputs(cluster: Cluster) -> list[Path]:
 
 def slurm(cluster: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
     """Run one of Slurm's commands in this cluster."""
-    return attempt(argv, {"SLURM_CONF": str(cluster.slurm_conf)})
+    return attempt(argv, cluster.slurm_environment)

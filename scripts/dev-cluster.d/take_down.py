@@ -4,6 +4,7 @@ import functools
 import subprocess
 import time
 
+from authentication import remove_sockets
 from cluster import Cluster, saved_cluster, wanted_state
 from commands import Failure, wait_until
 from daemon import recorded, stop_all, stop_recorded
@@ -80,4 +81,5 @@ def _stop_base(cluster: Cluster) -> str:
     for path in (*cluster.run.rglob("*"), *(cluster.state / "spool").rglob("*")):
         if path.is_socket():
             path.unlink(missing_ok=True)
+    remove_sockets(cluster)
     return " ".join(stopped) or "none was up"

@@ -4,6 +4,8 @@
 
     pytestmark = pytest.mark.parametrize("cluster", [{"runtime": "host"}], indirect=True)
 
+`--slurm 24.11` gives it that release of Slurm instead of the installed one.
+
 `kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too, and
 `slurm_on_kubernetes` a cluster on top of it.
 """
@@ -23,6 +25,10 @@ from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 from tests.integration.submitted_job import Held, Submitted, script
 
 DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup", "gpus": 0}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slurm", metavar="RELEASE", help="Slurm's release, such as 24.11")
 
 
 def _state_folder() -> Path:
@@ -59,7 +65,9 @@ def _shared_cluster(new_cluster: Callable[[], Cluster]) -> Cluster:
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, _shared_cluster: Cluster) -> Cluster:
     """Give a running cluster with the options that the test asks for."""
-    _shared_cluster.up(**{**DEFAULT_OPTIONS, **getattr(request, "param", {})})
+    release = request.config.getoption("--slurm")
+    chosen = {"slurm": release} if release else {}
+    _shared_cluster.up(**{**DEFAULT_OPTIONS, **chosen, **getattr(request, "param", {})})
     return _shared_cluster
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from glob import glob  # pathlib's fails at what is removed meanwhile
@@ -22,7 +23,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 CGROUPS = Path("/sys/fs/cgroup")
 # Fields of `scontrol show job` that take a line of their own and may hold blanks.
-LINE_FIELDS = {"Comment", "AdminComment", "Command", "WorkDir", "StdIn", "StdOut", "StdErr"}
+LINE_FIELDS = {
+    *("Comment", "AdminComment", "Extra"),
+    *("Command", "SubmitLine", "WorkDir", "StdIn", "StdOut", "StdErr"),
+}
 ENDED = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY TIMEOUT".split()
 )
@@ -200,10 +204,34 @@ class Cluster:
 
     # --- Slurm ---
 
+    @property
+    def slurm_bin(self) -> Path:
+        """Where Slurm's commands are."""
+        settings = tomllib.loads((self.state / "etc/sbridge.toml").read_text())
+        return Path(settings["slurm"]["bin_dir"])
+
+    @property
+    def slurm_environment(self) -> dict[str, str]:
+        """What leads to this cluster's Slurm, and to the commands of its release."""
+        path = f"{self.slurm_bin}:{os.environ['PATH']}"
+        return {"SLURM_CONF": str(self.state / "etc/slurm.conf"), "PATH": path}
+
+    @property
+    def release(self) -> str:
+        """Slurm's release, such as 24.11."""
+        said = self.slurm("sbatch", "--version")
+        found = re.search(r"\d+\.\d+", said)
+        assert found, said
+        return found[0]
+
+    @property
+    def request_field(self) -> str:
+        """The job's field in which what it asks of sbridge travels, as scontrol calls it."""
+        return "Comment" if self.release < "23.02" else "Extra"
+
     def slurm(self, *argv: str) -> str:
         """Run a Slurm command as root and return what it printed."""
-        environment = {"SLURM_CONF": str(self.state / "etc/slurm.conf")}
-        return checked(run(argv, environment=environment))
+        return checked(run(argv, environment=self.slurm_environment))
 
     def scontrol(self, *argv: str) -> str:
         return self.slurm("scontrol", *argv)
@@ -220,7 +248,7 @@ class Cluster:
         """Return the script as slurmctld keeps it."""
         return self.scontrol("write", "batch_script", str(job_id), "-")
 
-    def job_field(self, job_id: int, name: str) -> str:
+    def job_field(self, job_id: int | str, name: str) -> str:
         """Return one field of `scontrol show job`, "" when the job has none of that name."""
         value = r"[^\n]*" if name in LINE_FIELDS else r"\S*"
         text = self.scontrol("show", "job", str(job_id))
@@ -229,9 +257,8 @@ class Cluster:
 
     def job_state(self, job_id: int) -> str:
         """Return a job's state, "" while Slurm does not know it."""
-        environment = {"SLURM_CONF": str(self.state / "etc/slurm.conf")}
         squeue = ["squeue", "-h", "-t", "all", "-j", str(job_id), "-o", "%T"]
-        states = run(squeue, environment=environment).stdout.split()
+        states = run(squeue, environment=self.slurm_environment).stdout.split()
         return states[0] if states else self.accounting(job_id).get("State", "").split(" ")[0]
 
     def wait_job(

@@ -130,7 +130,7 @@ def test_a_long_name_of_a_dropped_file_never_costs_the_submission(cluster, lines
     name = f"{'가' * 70} {has_room} {len(lines)}.sh"
     cluster.drop("alice", name, f"#!/bin/bash\n#SBATCH --hold\n{lines}{DEMO}:\n")
     job_id = job_of(cluster, name)
-    asked = find(cluster.job_field(job_id, "Comment"))
+    asked = find(cluster.job_field(job_id, cluster.request_field))
     cluster.scancel(job_id)
     assert (asked.file, asked.image) == (name if has_room else "", "localhost/sbridge-demo:latest")
     assert asked.tag

@@ -110,13 +110,35 @@ def test_shipped_files_name_this_installation(install, installed):
 def test_the_request_travels_where_this_slurms_hooks_can_read_it(
     install, prefix, tmp_path, version, field
 ):
-    slurmctld = tmp_path / "slurmctld"
-    slurmctld.write_text(f"#!/bin/sh\necho {version}\n")
-    slurmctld.chmod(0o755)
-    assert install(path=str(tmp_path)).returncode == 0
+    program(tmp_path / "slurmctld", f"echo {version}")
+    assert install("--slurm-bin", str(tmp_path)).returncode == 0
     lua = (prefix / "share/slurm-conf/job_submit.lua").read_text()
     assert f'\nlocal REQUEST_FIELD = "{field}"\n' in lua
     assert f'\nlocal SBRIDGE_RUN = "{prefix}/bin/sbridge-run"\n' in lua
+
+
+def program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_slurm_that_is_named_counts_and_not_the_one_in_the_path(install, prefix, tmp_path):
+    program(tmp_path / "slurm/sbin/slurmctld", "echo slurm 24.11.5")
+    program(tmp_path / "path/slurmctld", "echo slurm 22.05.8")
+    assert install("--slurm-bin", f"{tmp_path}/slurm/bin", path=f"{tmp_path}/path").returncode == 0
+    lua = (prefix / "share/slurm-conf/job_submit.lua").read_text()
+    assert '\nlocal REQUEST_FIELD = "extra"\n' in lua
+
+
+def test_a_hook_drains_its_node_with_the_slurm_that_is_named(install, prefix, tmp_path):
+    program(tmp_path / "bin/scontrol", f'echo "$@" >{tmp_path}/asked')
+    assert install("--slurm-bin", f"{tmp_path}/bin", "--run-dir", str(tmp_path)).returncode == 0
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_EXTRA": "sbridge1?image=a", "SLURMD_NODENAME": "n1"}
+    ended = subprocess.run([prefix / "bin/sbridge-prolog"], env=job, check=False)
+    assert ended.returncode == 1
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("update NodeName=n1 State=DRAIN Reason=sbridge: prepare of job 1: ")
 
 
 def test_a_changed_tree_replaces_the_version_in_one_step(install, installed, tree):

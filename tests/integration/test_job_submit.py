@@ -41,10 +41,16 @@ def refuse(cluster) -> Callable[..., str]:
     return read_refusal
 
 
-def request_of(cluster, job_id: int) -> SandboxRequest:
-    request = find(cluster.job_field(job_id, "Comment"))
+def request_of(cluster, job_id: int | str) -> SandboxRequest:
+    request = find(cluster.job_field(job_id, cluster.request_field))
     assert request is not None
     return request
+
+
+def said_of(cluster, job_id: int) -> str:
+    """Return the job's comment and the request, in one field or two."""
+    fields = dict.fromkeys(("Comment", cluster.request_field))
+    return " ".join(cluster.job_field(job_id, field) for field in fields).strip()
 
 
 # --- Jobs that are none of sbridge's ----------------------------------------------------------
@@ -142,7 +148,7 @@ def test_the_request_holds_every_directive(cluster, submit):
 @pytest.mark.parametrize("own", ["hello", "two words", "ümläut 100% & more=so", "x sbridge1 ?"])
 def test_the_users_own_comment_is_kept_before_the_request(cluster, submit, own):
     job = submit("#!/bin/bash\n#K8S_IMAGE=alpine\n:\n", f"--comment={own}")
-    assert cluster.job_field(job, "Comment") == f"{own} sbridge1?image=alpine"
+    assert said_of(cluster, job) == f"{own} sbridge1?image=alpine"
 
 
 def test_a_comment_in_the_script_is_kept_too(cluster, submit):
@@ -196,8 +202,9 @@ def test_blanks_around_a_value_are_dropped(cluster, submit):
 
 def test_every_task_of_an_array_has_the_request(cluster, submit):
     job = submit("#!/bin/bash\n#K8S_IMAGE=alpine\n:\n", "--array=1-3")
-    comments = cluster.slurm("squeue", "-h", "-r", "-j", str(job), "-o", "%k").splitlines()
-    assert comments == ["sbridge1?image=alpine"] * 3
+    cluster.scontrol("update", f"JobId={job}_2", "Nice=1")  # gives each task a record of its own
+    for task in (f"{job}_1", f"{job}_2", f"{job}_3"):
+        assert request_of(cluster, task) == SandboxRequest(image="alpine")
 
 
 # --- What is refused, and how it is said ------------------------------------------------------
@@ -281,10 +288,10 @@ def test_an_interpreter_that_cannot_be_rewritten_is_refused(refuse, line, words)
     assert words in said
 
 
-def test_more_than_slurm_has_room_for_is_refused_with_the_reason(refuse):
+def test_more_than_slurm_has_room_for_is_refused_with_the_reason(cluster, refuse):
     script = "#!/bin/bash\n#K8S_WORKDIR=/" + "é" * 200 + "\n:\n"
     said = refuse(script, "--comment=" + "x" * 200)
-    assert "together with the job's own comment" in said
+    assert f"together with the job's own {cluster.request_field.lower()}" in said
     assert "Slurm has room for 1024" in said
 
 
@@ -363,7 +370,7 @@ def test_the_comment_of_a_plain_job_may_become_anything(cluster, submit):
 def test_other_changes_leave_the_comment_alone(cluster, submit):
     job = submit("#!/bin/bash\n#K8S_IMAGE=alpine\n:\n", "--comment=mine")
     cluster.as_user("alice", ["scontrol", "update", f"job={job}", "timelimit=3"])
-    assert cluster.job_field(job, "Comment") == "mine sbridge1?image=alpine"
+    assert said_of(cluster, job) == "mine sbridge1?image=alpine"
 
 
 # --- A fault in the Lua script itself ---------------------------------------------------------
@@ -396,8 +403,8 @@ SANDBOXED = "#!/bin/bash -l\n#K8S_IMAGE=alpine\n:\n"
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('local REQUEST_FIELD = "comment"', "local REQUEST_FIELD = nil"),
-        ('local REQUEST_FIELD = "comment"', "local REQUEST_FIELD = {}"),
+        ("local REQUEST_FIELD = ", "local REQUEST_FIELD = nil --"),
+        ("local REQUEST_FIELD = ", "local REQUEST_FIELD = {} --"),
         ("local function read_header(script)\n", "local function read_header()\n"),
         ("job_desc[field] = value", "job_desc[field] = field == 'script' and {} or value"),
     ],
@@ -447,4 +454,4 @@ def test_a_site_may_call_it_from_a_job_submit_lua_of_its_own(cluster, submit, ch
     assert request_of(cluster, job) == SandboxRequest(image="alpine")
     assert cluster.job_field(job, "AdminComment") == "seen by the site"
     cluster.as_user("alice", ["scontrol", "update", f"job={job}", "comment=new"])
-    assert cluster.job_field(job, "Comment") == "new sbridge1?image=alpine"
+    assert said_of(cluster, job) == "new sbridge1?image=alpine"

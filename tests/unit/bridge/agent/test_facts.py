@@ -6,7 +6,7 @@ from bridge.agent import facts
 from bridge.agent.job import JobRun, Request, State
 from bridge.errors import TemporaryError
 from bridge.job_spool import JobSpool
-from bridge.slurm.jobs import parse_job
+from bridge.slurm.jobs import Job
 
 SHOWN = (
     "JobId=12 JobName=x Restarts=0 JobState=COMPLETED Reason=None ExitCode=0:0 StdErr=/o StdOut=/o"
@@ -18,7 +18,7 @@ class Slurm:
     """Knows job 12, which is over, and nothing of its usage."""
 
     def job(self, job_id):
-        return parse_job(12, "x", SHOWN)
+        return Job.read(12, "x", SHOWN)
 
     def accounted(self, job_id):
         return {}
@@ -57,7 +57,7 @@ def ended(tmp_path):
     def ended(shown, accounted=None, restart=0, finish=None):
         class Said(Slurm):
             def job(self, job_id):
-                return parse_job(12, "x", f"JobId=12 JobName=x {shown}") if shown else None
+                return Job.read(12, "x", f"JobId=12 JobName=x {shown}") if shown else None
 
             def accounted(self, job_id):
                 return accounted or {}

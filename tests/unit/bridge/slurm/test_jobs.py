@@ -4,7 +4,7 @@ import pytest
 
 from bridge.config import Slurm
 from bridge.errors import TemporaryError
-from bridge.slurm.jobs import NodeShare, SlurmControl, kib, parse_job, seconds
+from bridge.slurm.jobs import Job, NodeShare, SlurmControl, kib, seconds
 
 # `scontrol -d -o show job` of Slurm 22.05.8; only the name is replaced.
 SHOWN = (
@@ -22,7 +22,7 @@ SHOWN = (
 
 
 def shown(name="hello"):
-    return parse_job(12, name, SHOWN.format(name=name))
+    return Job.read(12, name, SHOWN.format(name=name))
 
 
 def test_state_and_times_are_read():
@@ -52,8 +52,8 @@ def test_share_is_that_of_the_asked_node(node, share):
 )
 def test_gpus_are_those_of_the_asked_node(gres, gpus):
     text = SHOWN.format(name="x").replace("Mem=500 GRES= ", f"Mem=500 GRES={gres} ")
-    assert parse_job(12, "x", text).gpus_of("n2") == gpus
-    assert parse_job(12, "x", text).gpus_of("n1") == ""
+    assert Job.read(12, "x", text).gpus_of("n2") == gpus
+    assert Job.read(12, "x", text).gpus_of("n1") == ""
 
 
 def test_a_name_that_looks_like_facts_changes_nothing():
@@ -91,7 +91,7 @@ def test_times_are_read_as_seconds(text, amount):
 
 def test_an_answer_without_the_job_is_not_an_answer():
     with pytest.raises(TemporaryError, match="cannot be read"):
-        parse_job(12, "hello", "")
+        Job.read(12, "hello", "")
 
 
 class Answering(SlurmControl):
