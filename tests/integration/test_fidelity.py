@@ -1,49 +1,109 @@
 """A sandboxed job is a Slurm job in every respect: the table, row by row.
 
 Each row runs natively and in a sandbox on the same cluster, all of them at once; then each test
-compares one. `fidelity/` holds the rows.
+compares one. `fidelity/` holds the rows. `--slurm` says on which release.
 """
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.fidelity import attributes, ends, streams, submission
 from tests.integration.fidelity.observed import Seen, observe
+from tests.integration.running_cluster import Cluster
+from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 
-pytestmark = [pytest.mark.slurm, pytest.mark.podman]
+pytestmark = pytest.mark.slurm
 
 ROWS = (*streams.ROWS, *ends.ROWS, *attributes.ROWS, *submission.ROWS)
-PLAIN = "# as many lines as the other\n"
-DEMO = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
+# As many lines as the directive of a sandboxed one.
+PLAIN = "# no image\n"
+PLACES = {
+    "podman-cgroup": pytest.mark.podman,
+    "podman-linuxproc": pytest.mark.podman,
+    "kubernetes-cgroup": pytest.mark.kubernetes,
+    "kubernetes-linuxproc": pytest.mark.kubernetes,
+}
 
 
-@pytest.fixture(scope="module", params=["cgroup", "linuxproc"])
-def proctrack(request):
-    return request.param
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name.split("-"), marks=mark, id=name) for name, mark in PLACES.items()],
+)
+def place(request) -> tuple[str, str]:
+    """The runtime, and how Slurm follows processes."""
+    runtime, proctrack = request.param
+    return runtime, proctrack
 
 
 @pytest.fixture(scope="module")
-def table(new_cluster, proctrack):
+def cluster(request, new_cluster, place) -> Iterator[Cluster]:
+    """Give a cluster of its own, whose nodes have enough CPUs for each row."""
+    runtime, proctrack = place
+    release = request.config.getoption("--slurm")
+    options = {"proctrack": proctrack, **({"slurm": release} if release else {})}
+    made = new_cluster()
+    if runtime == "kubernetes":
+        made = SlurmOnKubernetes(made.state, kubernetes=request.getfixturevalue("kubernetes"))
+        made.up(runtime=runtime, nodes=1, **options)
+    else:
+        made.up(nodes=2, **options)
+    yield made
+    down = made.dev_cluster("down", "--purge")
+    assert down.returncode == 0, down.stdout + down.stderr
+
+
+@pytest.fixture(scope="module")
+def directive(cluster, place) -> str:
+    """What makes a script a sandboxed one: an image that has python3 too."""
+    image = "localhost/interpreters:latest"
+    demo, name = "localhost/sbridge-demo:latest", "interpreters"
+    python = Path("/usr/bin/python3").resolve()
+    library = Path(f"/usr/lib/{python.name}")
+    cluster.podman("create", f"--name={name}", demo)
+    cluster.podman("cp", str(python), f"{name}:/usr/bin/python3")
+    cluster.podman("cp", str(library), f"{name}:{library}")
+    for path in Path("/lib/x86_64-linux-gnu").glob("lib[ez]*.so.1"):
+        if path.name in ("libexpat.so.1", "libz.so.1"):
+            cluster.podman("cp", str(path.resolve()), f"{name}:{path}")
+    cluster.podman("commit", "--quiet", name, image)
+    cluster.podman("rm", name)
+    if place[0] == "kubernetes":
+        registry = cluster.kubernetes.environment["SBRIDGE_K8S_REGISTRY"]
+        there = f"docker://{registry}/interpreters:latest"
+        cluster.podman("push", "--quiet", "--tls-verify=false", image, there)
+        image = "nas-hub.local:5407/interpreters:latest"
+    return f"#K8S_IMAGE={image}\n"
+
+
+@pytest.fixture
+def sides(directive) -> dict[str, str]:
+    return {"native": PLAIN, "sandboxed": directive}
+
+
+@pytest.fixture(scope="module")
+def folder(cluster) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="fidelity-", dir=cluster.home("alice")))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def table(cluster, directive, folder) -> dict[tuple[str, str], Seen]:
     """Run all rows; returns what was seen by title and side."""
-    cluster = new_cluster()
-    cluster.up(nodes=2, proctrack=proctrack)
-    folder = Path(tempfile.mkdtemp(prefix="fidelity-", dir=cluster.home("alice")))
-    folder.chmod(0o755)
-    try:
-        yield observe(cluster, ROWS, {"native": PLAIN, "sandboxed": DEMO}, folder)
-        assert cluster.drained_nodes() == {}
-    finally:
-        shutil.rmtree(folder)
-        cluster.dev_cluster("down", "--purge")
+    seen = observe(cluster, ROWS, {"native": PLAIN, "sandboxed": directive}, folder)
+    assert cluster.drained_nodes() == {}
+    return seen
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.title for row in ROWS])
-def test_a_job_is_the_same_in_a_sandbox(table, proctrack, row):
+def test_a_job_is_the_same_in_a_sandbox(table, place, row):
     native, sandboxed = table[row.title, "native"], table[row.title, "sandboxed"]
-    if reason := row.why_different(proctrack):
+    if reason := row.why_different(place[1]):
         assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
         return
     assert _readable(sandboxed) == _readable(native)
@@ -56,3 +116,23 @@ def _readable(seen: Seen) -> dict[str, object]:
     }
     lines = {name: text.splitlines() for name, text in files.items()}
     return {"refusal": seen.refusal, "records": seen.records, **lines}
+
+
+def test_a_node_that_fails_ends_the_job_as_natively(cluster, folder, sides):
+    """After the table, whose jobs would end with it."""
+    node = cluster.nodes[0]
+    ends = {}
+    for kind, line in sides.items():
+        out = folder / f"{kind}-failing.out"
+        script = f"#!/bin/bash\n{line}echo ready; sleep 987\n"
+        options = ("--no-requeue", f"--nodelist={node}", "--mem=100", "-o", str(out))
+        job_id = cluster.sbatch("alice", script, *options)
+        cluster.wait_for(lambda out=out: out.exists() and b"ready" in out.read_bytes())
+        cluster.scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=tested")
+        state = cluster.wait_job(job_id)
+        cluster.scontrol("update", f"NodeName={node}", "State=RESUME")
+        cluster.wait_for(lambda: "idle" in cluster.slurm("sinfo", "-hN", "-n", node, "-o", "%T"))
+        ends[kind] = state, cluster.job_field(job_id, "ExitCode")
+    assert ends["native"][0] == "NODE_FAIL"
+    assert ends["sandboxed"] == ends["native"]
+    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))

@@ -64,9 +64,12 @@ class _Run:
             path = self.folder.parent / f"{self.folder.name}.sh"
             path.write_bytes(script)
             ended = _as_user(cluster, [*argv, str(path), *self.row.arguments], self.folder)
-        self.refusal = ended.stderr.decode("utf-8", "replace") if ended.returncode else ""
-        self.job_id = 0 if ended.returncode else int(ended.stdout.split(b";")[0])
-        self.due = [] if ended.returncode else list(self.row.then)
+        if ended.returncode or not ended.stdout:  # refused, or for a test only
+            said = re.sub(rb"Job \d+ to start at \S+ ", b"Job JOB to start at TIME ", ended.stderr)
+            self.refusal = said.decode("utf-8", "replace")
+            return
+        self.job_id = int(ended.stdout.split(b";")[0])
+        self.due = list(self.row.then)
 
     def act(self, cluster: Cluster) -> None:
         """Do what is due to the job, if it has said what that waits for."""

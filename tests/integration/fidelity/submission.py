@@ -65,4 +65,27 @@ ROWS = (
         ("-J", "line"),
         header="#SBATCH -J header\n",
     ),
+    Row(
+        "python",
+        "import os, sys\nprint(sys.argv[1:], os.environ['SLURM_JOB_NAME'])\nsys.exit(6)\n",
+        interpreter="/usr/bin/env python3",
+        arguments=("a b", "c"),
+    ),
+    Row(
+        "perl",
+        'print "perl @ARGV\\n"; exit 8;\n',
+        interpreter="/usr/bin/perl",
+        arguments=("a b",),
+    ),
+    Row("Windows line ends are refused", "echo hi\r\n"),
+    Row("a NUL byte is refused", "echo hi\n# \0\n"),
+    Row("a bad partition is refused", "echo hi\n", ("--partition=none",)),
+    Row("an unknown option is refused", "echo hi\n", header="#SBATCH --no-such-option\n"),
+    Row("more than any node has is refused", "echo hi\n", ("--mem=900G",)),
+    Row("--test-only submits nothing", "echo hi\n", ("--test-only",)),
+    Row(
+        "a heterogeneous job's script runs in its first part",
+        "echo $SLURM_HET_SIZE $SLURM_CPUS_PER_TASK_HET_GROUP_0\n",
+        header="#SBATCH -n1 --mem=100\n#SBATCH hetjob\n#SBATCH -n1 --mem=100\n",
+    ),
 )
