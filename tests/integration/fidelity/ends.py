@@ -12,7 +12,7 @@ _DEADLY = ",".join(
     if number.name.removeprefix("SIG") not in _NOT_DEADLY
 )
 # Bounded, for where nothing else bounds it.
-_EAT = "head -c 400000000 /dev/zero | tail >/dev/null\n"
+_EAT = "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 4e8) x = x x }'\n"
 _WAIT = "echo ready; while :; do sleep 0.1; done\n"
 _TRAP = "trap 'echo shell {name}; exit {code}' {name}\n"
 _CANCEL = ("scancel", "{job}")
