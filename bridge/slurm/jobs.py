@@ -219,7 +219,7 @@ class SlurmControl:
         return True
 
     def node_notes(self, nodes: str) -> dict[str, NodeNote]:
-        """Return what is noted of each node of a hostlist; those Slurm does not know are left out."""
+        """Return what is noted of the nodes of a hostlist, as far as Slurm knows them."""
         return parse_nodes(self._ask("scontrol", "show", "node", nodes))
 
     def comment_node(self, node: str, comment: str) -> None:

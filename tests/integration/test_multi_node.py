@@ -54,9 +54,10 @@ def replace_agent(cluster, tmp_path):
         cluster.kill(f"agent-{node}")
         program = str(cluster.prefix / "venv/bin/sbridge-agent")
         argv = [program, f"--config={settings}", f"--node={node}"]
-        log = (tmp_path / "agent.out").open("wb")
         began = cluster.agent_socket(node).stat().st_ino
-        started.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        with (tmp_path / "agent.out").open("wb") as log:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        started.append(process)
         cluster.wait_for(lambda: cluster.agent_socket(node).stat().st_ino != began)
 
     yield replace_agent
@@ -90,10 +91,9 @@ def aliased(cluster):
 @pytest.fixture
 def own_storage(cluster, tmp_path):
     """The settings with which an agent has none of the images that the others have."""
-    storage = tmp_path / "podman"
-    yield (f"--root={cluster.state}/podman/root", f"--root={storage}")
-    run(["podman", f"--root={storage}", "system", "reset", "--force"])
-    shutil.rmtree(storage, ignore_errors=True)
+    usual = f"{cluster.state}/podman"
+    yield [(f"={usual}/{name}", f"={tmp_path}/podman/{name}") for name in ("root", "run")]
+    shutil.rmtree(tmp_path / "podman", ignore_errors=True)
 
 
 def submit(job, nodes, image, body="echo ran on $SLURM_JOB_NODELIST\n", *options):
@@ -111,7 +111,7 @@ def test_nothing_begins_before_the_sandbox_of_every_node_is_ready(
 ):
     with silent_registry() as registry:
         image = aliased(registry)
-        replace_agent(nodes[1], own_storage)
+        replace_agent(nodes[1], *own_storage)
         ran = submit(job, nodes, image)
         ran.wait_to_say(f"waiting for the job's sandbox on {nodes[1]}")
         assert ran.out == ""
@@ -137,9 +137,9 @@ def test_what_is_nobodys_fault_requeues_the_whole_job_and_names_the_node(
     with refusing_registry(503) as registry:
         image = aliased(registry)
         patience = ("[agent]\n", "[agent]\nsandbox_start_timeout_s = 2.0\n")
-        replace_agent(nodes[1], own_storage, patience)
+        replace_agent(nodes[1], *own_storage, patience)
         ran = submit(job, nodes, image, "echo ran\n", "--requeue", "--open-mode=append")
-        ran.wait_to_say("the job is to be requeued")
+        ran.wait_to_say("asking Slurm to requeue the job")
         cluster.wait_for(lambda: cluster.job_field(ran.job_id, "Restarts") == "1")
     assert f"sbridge: node {nodes[1]}: " in ran.err
     assert ran.out == ""
