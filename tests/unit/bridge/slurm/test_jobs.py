@@ -10,7 +10,6 @@ from bridge.slurm.jobs import (
     NodeShare,
     SlurmControl,
     kib,
-
     parse_nodes,
     seconds,
 )
