@@ -2,7 +2,7 @@
 
 States, in order; each is on disk (state.json) before it is acted on:
 1. accepted   the Prolog's word is recorded; the sandbox is being made
-2. ready      steps may enter
+2. ready      steps may enter; of a job with several nodes once it has `gathered` them
 3. failed     there will be no sandbox; `reason` says why, `blame` whose fault it is
 4. finished   the job is over and its sandbox gone; results are being published
 A run whose results are published has no folder any more.
@@ -63,7 +63,20 @@ class Request:
     @property
     def batch_host(self) -> str:
         """The node that runs the script: the allocation's first."""
-        return next(iter(expand_hostlist(self.nodes)), "")
+        return next(iter(self.node_names), "")
+
+    @property
+    def node_names(self) -> list[str]:
+        """The nodes of the allocation, in Slurm's order."""
+        return expand_hostlist(self.nodes)
+
+    @property
+    def is_gang(self) -> bool:
+        """Whether the job has sandboxes on several nodes, none of which is used before all are."""
+        try:
+            return len(self.node_names) > 1 and bool(self.asked.image)
+        except PermanentError:
+            return False  # every node refuses it
 
     @property
     def nodes(self) -> str:
@@ -84,6 +97,9 @@ class State:
     finish: dict[str, str] = field(default_factory=dict)
     accepted_at: float = 0.0
     results_folder: str = ""
+    gathered: bool = False
+    master_addr: str = ""
+    master_port: int = 0
 
 
 class JobRun:
@@ -111,6 +127,15 @@ class JobRun:
     def give_up_at(self) -> float:
         """When a sandbox that nobody can make yet is not waited for any longer."""
         return self.state.accepted_at + self._patience_s
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether steps that wait may go on: into the sandbox, or away because of `reason`."""
+        if self.cancelled.is_set() or self.state.reason:
+            return True
+        if self.state.name == "ready":
+            return self.state.gathered or not self.request.is_gang
+        return self.state.name != "accepted"
 
     def save_request(self) -> None:
         """Record the Prolog's word; `make_durable` follows when no hook waits any more."""

@@ -27,6 +27,7 @@ def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) ->
         _remove_orphans(sandboxes, names, jobs, log)
         _remove_strays(sandboxes, slurm, log)
         _resume_if_sound(sandboxes.health, slurm, node, log)
+        sandboxes.gang.remind()
     except TemporaryError as error:
         log.warning("reconcile_delayed", reason=str(error))
         return False

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bridge.agent import blueprint
+from bridge.agent import blueprint, rendezvous
+from bridge.agent.gang import Gang
 from bridge.agent.job import NOBODY_TOLD, JobRun, Request, State
 from bridge.agent.node_health import NodeHealth
 from bridge.config import Config
@@ -26,6 +27,10 @@ _REQUEUE_RETRY_S = 5.0
 _LONGEST_BACKOFF_S = 30.0
 # Told before it is done: Slurm then ends the steps, which would not be told any more.
 _ABOUT_TO_REQUEUE = "; asking Slurm to requeue the job"
+_REQUEUE_GRACE_S = 20.0  # for the batch host, which can tell the job why
+_LOOPBACK = "127.0.0.1"
+_MOVED = "; the job was requeued"
+_NOT_MOVED = "; the job may not be requeued, so it fails"
 _STRAY_ROUNDS = 2  # of reconciliation: so often its own agent could have removed a sandbox
 
 
@@ -45,6 +50,8 @@ class Sandboxes:
         self._slurm = slurm
         self._log = log
         self._on_finished = on_finished
+        self.gang = Gang(node, slurm, log)
+        self._gathering: set[RunId] = set()
         self.spool = NodeSpool.of(config.agent.spool_dir, node)
         self._patience_s = config.agent.sandbox_start_timeout_s
         self._jobs: dict[RunId, JobRun] = {}
@@ -104,6 +111,9 @@ class Sandboxes:
                 self._in_thread(job)
             elif job.state.name == "finished":
                 self._on_finished(job)
+            else:
+                self.gang.tell(job)
+        self.gang.start()
 
     def all(self) -> list[JobRun]:
         """Return every run with a record, oldest first."""
@@ -205,6 +215,7 @@ class Sandboxes:
         name = blueprint.runtime_of(job, self._config)
         if name == "host":
             job.advance(name="ready", runtime=name)
+            self.gang.tell(job)
             return
         share = self._share_of(job)
         spec = blueprint.specification(
@@ -217,7 +228,9 @@ class Sandboxes:
             entry = self._runtimes[name].start(spec, job.spool, job)
             if isinstance(entry, Sandbox):
                 self._fit(entry, job)
+            self._reserve_rendezvous(job)
             job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)
+            self.gang.tell(job)
         self.health.made_sandbox()
         self._log.info(
             "sandbox_ready",
@@ -230,6 +243,54 @@ class Sandboxes:
     def _fit(self, sandbox: Sandbox, job: JobRun) -> None:
         for failure in fittings.fit(sandbox):
             self._log.warning("sandbox_not_fitted", run=str(job.run), reason=failure)
+
+    def _reserve_rendezvous(self, job: JobRun) -> None:
+        """Choose on the first node where the job's tasks meet."""
+        if job.request.batch_host != self._node or job.state.master_port:
+            return
+        with self._lock:
+            taken = {other.state.master_port for other in self._jobs.values()}
+            job.state.master_port = rendezvous.free_port(job.run.job_id, taken)
+        if not job.request.is_gang:
+            job.state.master_addr = _LOOPBACK
+
+    def gather(self, job: JobRun) -> None:
+        """Have the steps of a job with several nodes wait for all its sandboxes."""
+        if job.is_settled or not job.request.is_gang:
+            return
+        with self._lock:
+            if job.run in self._gathering:
+                return
+            self._gathering.add(job.run)
+        threading.Thread(
+            target=self._gather, args=(job,), name=f"gather-{job.run}", daemon=True
+        ).start()
+
+    def _gather(self, job: JobRun) -> None:
+        try:
+            told = self.gang.gather(job)
+            if told is not None and told.failed is not None:
+                reason = f"node {told.failed_node}: {told.failed.reason}"
+                self._break(job, told.failed.blame, reason)
+            elif told is not None:
+                job.say("the sandboxes of all nodes are ready")
+                address = told.address if self._config.sandbox.host_network else ""
+                job.advance(gathered=True, master_addr=address, master_port=told.port)
+                self._log.info("gang_gathered", run=str(job.run), nodes=job.request.nodes)
+        except TemporaryError as error:
+            self._break(job, "nobody", error.message)
+        finally:
+            with self._lock:
+                self._gathering.discard(job.run)
+
+    def _break(self, job: JobRun, blame: str, reason: str) -> None:
+        """Have no step of the job enter, because of what another node told."""
+        self._log.info("gang_broken", run=str(job.run), blame=blame, reason=reason)
+        if blame in ("nobody", "node"):
+            job.announce(reason + _ABOUT_TO_REQUEUE)
+            reason += _MOVED if self._requeued(job) else _NOT_MOVED
+        if not job.cancelled.is_set() or not job.state.reason:
+            job.advance(blame=blame, reason=reason)
 
     @staticmethod
     def _make_durable(job: JobRun) -> None:
@@ -256,16 +317,21 @@ class Sandboxes:
         with job.lifecycle:
             if job.state.name == "accepted":  # it may have ended since
                 job.advance(name="failed", blame=blame, reason=reason)
+                self.gang.tell(job)
 
     def _requeue(self, job: JobRun, error: SbridgeError) -> None:
         waited_s = int(time.time() - job.state.accepted_at)
-        reason = f"{error.message} (waited {waited_s} s)"
+        self._move(job, "nobody", f"{error.message} (waited {waited_s} s)")
+
+    def _move(self, job: JobRun, blame: str, reason: str) -> None:
+        """Have the job requeued, by its batch host where that is another node."""
+        if job.request.is_gang and job.request.batch_host != self._node:
+            self._fail(job, blame, reason)
+            if not job.cancelled.wait(_REQUEUE_GRACE_S):
+                self._requeued(job)
+            return
         job.announce(reason + _ABOUT_TO_REQUEUE)
-        if self._requeued(job):
-            reason += "; the job was requeued"
-        else:
-            reason += "; the job may not be requeued, so it fails"
-        self._fail(job, "nobody", reason)
+        self._fail(job, blame, reason + (_MOVED if self._requeued(job) else _NOT_MOVED))
 
     def _requeued(self, job: JobRun) -> bool:
         while not job.cancelled.is_set():
@@ -284,11 +350,7 @@ class Sandboxes:
             self._slurm.drain(self._node, error.message)
         except TemporaryError as trouble:
             self._log.error("node_not_drained", node=self._node, reason=str(trouble))
-        reason = f"node {self._node} cannot run it ({error.message})"
-        job.announce(reason + _ABOUT_TO_REQUEUE)
-        moved = self._requeued(job)
-        text = "the job was requeued" if moved else "the job may not be requeued, so it fails"
-        self._fail(job, "node", f"{reason}; {text}")
+        self._move(job, "node", f"node {self._node} cannot run it ({error.message})")
 
     def finish(self, variables: dict[str, str]) -> None:
         """Free this node of the job; returns when its sandbox is gone.
@@ -316,6 +378,7 @@ class Sandboxes:
             if job.state.sandbox_name:
                 self._runtimes[job.state.runtime].remove(job.state.sandbox_name, job.state.sandbox)
             job.advance(name="finished", finish=variables, sandbox=None)
+        self.gang.withdraw(job.run)
         self._log.info(
             "sandbox_removed",
             run=str(job.run),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import kernel, wire
-from bridge.agent import blueprint
+from bridge.agent import blueprint, rendezvous
 from bridge.agent.budget import Budget, BusyError, Purse
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun, State
@@ -230,16 +230,18 @@ class Server:
         started = time.monotonic()
         said = progress = ""
         while True:
+            self._sandboxes.gather(job)
             with job.changed:
-                if job.state.name == "accepted" and job.progress == progress:
+                if not job.is_settled and job.progress == progress:
                     job.changed.wait(_LOOK_S)
                 state, progress, is_urgent = job.state, job.progress, job.is_urgent
-            if state.name == "ready":
+                is_settled = job.is_settled
+            if state.reason:
+                raise RefusedError(state.reason)
+            if state.name == "ready" and is_settled:
                 if said and progress != said:
                     self._send_waiting(connection, progress)
                 return state
-            if state.name == "failed":
-                raise RefusedError(state.reason)
             if state.name == "finished":
                 raise RefusedError("the job is over")
             if _hung_up(connection):
@@ -306,10 +308,10 @@ class Server:
         orders += [("cwd", directory) for directory in directories if directory]
         orders += [("fd", number) for number in message.every("fd")]
         orders += [("arg", argument) for argument in message.every("arg")]
-        given = message.every("env")
+        script = self._script_copy(message, job)
+        given = rendezvous.extended(message.every("env"), job, is_batch=script is not None)
         orders += [("env", pair) for pair in blueprint.environment(given, sandbox, job)]
         orders += _file_to_run(message, job)
-        script = self._script_copy(message, job)
         if script is not None:
             orders.append(("script_copy", os.fsencode(script)))
         return orders

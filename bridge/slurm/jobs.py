@@ -20,6 +20,9 @@ from bridge.slurm.shown_job import extra_of, fields_of
 REASON_PREFIX = "sbridge:"
 _LONGEST_REASON = 200
 _UNREACHED = re.compile(r"contact slurm controller|timed out|connection|socket", re.IGNORECASE)
+_NODE = re.compile(r"^NodeName=(\S+) .*?(?=^NodeName=|\Z)", re.MULTILINE | re.DOTALL)
+_ADDRESS = re.compile(r"^   NodeAddr=(\S+)", re.MULTILINE)
+_COMMENT = re.compile(r"^   Comment=(.*?)\n*(?=^   [A-Z]\w*=|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ class NodeShare:
 
     cpus: int
     memory_mib: int
+
+
+@dataclass(frozen=True)
+class NodeNote:
+    """Where a node is reached, and the comment that anybody with the right may write to it."""
+
+    address: str
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,14 @@ class SlurmControl:
             return False  # no batch job, or one that may not be requeued
         return True
 
+    def node_notes(self, nodes: str) -> dict[str, NodeNote]:
+        """Return what is noted of the nodes of a hostlist, as far as Slurm knows them."""
+        return parse_nodes(self._ask("scontrol", "show", "node", nodes))
+
+    def comment_node(self, node: str, comment: str) -> None:
+        """Replace the comment of `node`."""
+        self._ask("scontrol", "update", f"NodeName={node}", f"Comment={comment}")
+
     def drain(self, node: str, reason: str) -> None:
         """Drain `node`; the reason is prefixed by `sbridge:`."""
         text = _short(f"{REASON_PREFIX} {reason}")
@@ -232,6 +251,16 @@ def _short(text: str) -> str:
         return text
     half = (_LONGEST_REASON - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
+
+
+def parse_nodes(text: str) -> dict[str, NodeNote]:
+    """Read `scontrol show node`; the comment may have line breaks of its author's own."""
+    notes = {}
+    for node in _NODE.finditer(text):
+        address, comment = _ADDRESS.search(node[0]), _COMMENT.search(node[0])
+        if address:
+            notes[node[1]] = NodeNote(address[1], comment[1] if comment else "")
+    return notes
 
 
 def _count_ids(text: str) -> int:

@@ -13,6 +13,7 @@
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,3 +156,38 @@ def shared_dir(cluster: Cluster) -> Iterator[Callable[..., Path]]:
     yield make
     for path in made:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def replace_agent(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Have a node's agent run with texts of its settings replaced; without any, as usual again."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def end() -> None:
+        while started:
+            process = started.pop()
+            process.terminate()
+            process.wait()
+
+    def replace_agent(node: str, *changes: tuple[str, str]) -> None:
+        end()
+        if not changes:
+            cluster.start_agents()
+            return
+        text = (cluster.state / "etc/sbridge.toml").read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        settings = tmp_path / "sbridge.toml"
+        settings.write_text(text)
+        began = cluster.agent_socket(node).stat().st_ino
+        cluster.kill(f"agent-{node}")
+        argv = [cluster.prefix / "venv/bin/sbridge-agent", f"--config={settings}", f"--node={node}"]
+        with (tmp_path / "agent.out").open("wb") as log:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        started.append(process)
+        cluster.wait_for(lambda: cluster.agent_socket(node).stat().st_ino != began)
+
+    yield replace_agent
+    end()
+    cluster.start_agents()

@@ -289,6 +289,18 @@ def test_each_task_of_srun_enters_the_sandbox_of_its_own_node(cluster):
     assert len(set(mounts)) == 2
 
 
+def test_a_node_that_makes_no_pod_fails_the_whole_job_and_is_named(cluster, job, replace_agent):
+    second = cluster.nodes[1]
+    replace_agent(second, ("[sandbox]\n", '[sandbox]\nallowed_images = ["other/*"]\n'))
+    ran = job(script("echo ran\n", ALPINE), "--nodes=2")
+    assert ran.end == ("FAILED", "1:0")
+    assert ran.out == ""
+    assert f"sbridge: node {second}: image {ALPINE} is not allowed here" in ran.err
+    replace_agent(second)
+    ran = job(script("echo ran\n", ALPINE), "--nodes=2")
+    assert ran.end == ("COMPLETED", "0:0")
+
+
 # --- Without cgroups of Slurm's -------------------------------------------------------------------
 
 

@@ -4,7 +4,15 @@ import pytest
 
 from bridge.config import Slurm
 from bridge.errors import TemporaryError
-from bridge.slurm.jobs import Job, NodeShare, SlurmControl, kib, seconds
+from bridge.slurm.jobs import (
+    Job,
+    NodeNote,
+    NodeShare,
+    SlurmControl,
+    kib,
+    parse_nodes,
+    seconds,
+)
 
 # `scontrol -d -o show job` of Slurm 22.05.8; only the name is replaced.
 SHOWN = (
@@ -151,3 +159,31 @@ def test_the_memory_of_an_arrays_other_tasks_is_not_counted():
         accounting_row("121.batch", max_rss="9G"),
     ]
     assert Answering(accounted=rows).accounted(12)["MaxRSS"] == "3M"
+
+
+# `scontrol show node` of Slurm 22.05.8, shortened.
+NODE = """NodeName={name} Arch=x86_64 CoresPerSocket=1
+   Gres=(null)
+   NodeAddr=10.0.0.1 NodeHostName=localhost Port=20202 Version=22.05.8
+   State=IDLE ThreadsPerCore=1 TmpDisk=0 Weight=1 Owner=N/A MCS_label=N/A
+   ExtSensorsJoules=n/s ExtSensorsWatts=0 ExtSensorsTemp=n/s
+{comment}
+"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "comment"),
+    [
+        ("", ""),
+        ('   Comment=a  "b" c=d', 'a  "b" c=d'),
+        ("   Comment=a\n\nb", "a\n\nb"),
+        ("   Comment=a\n   Extra=x", "a"),
+        ("   Extra=x", ""),
+    ],
+)
+def test_the_comment_of_each_node_is_read_as_it_was_written(shown, comment):
+    text = NODE.format(name="n1", comment=shown) + NODE.format(name="n2", comment="   Comment=z")
+    assert parse_nodes(text) == {
+        "n1": NodeNote("10.0.0.1", comment),
+        "n2": NodeNote("10.0.0.1", "z"),
+    }

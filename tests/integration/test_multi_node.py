@@ -1,0 +1,210 @@
+"""A job on several nodes begins when all its sandboxes are ready, and its tasks find each other."""
+
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.integration.bad_registry import silent_registry
+from tests.integration.running_cluster import checked, run
+from tests.integration.submitted_job import script
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.podman,
+    pytest.mark.parametrize("cluster", [{"nodes": 3}], indirect=True),
+]
+
+DEMO = "localhost/sbridge-demo:latest"
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def nodes(cluster):
+    """Two nodes; a job on them has its script on the first."""
+    return cluster.nodes[:2]
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(cluster):
+    yield
+    cluster.slurm("scancel", "--partition=main")
+    cluster.wait_for(lambda: not cluster.sandboxes(), timeout=60)
+    cluster.wait_for(lambda: "sbridge1/" not in cluster.scontrol("show", "node"))
+
+
+@pytest.fixture
+def aliased(cluster):
+    """Give the image another name, under which one node's agent has to ask a registry for it."""
+    made = []
+
+    def aliased(registry):
+        made.append(f"{registry}/demo:1")
+        cluster.podman("tag", DEMO, made[-1])
+        return made[-1]
+
+    yield aliased
+    for name in made:
+        cluster.podman("untag", DEMO, name)
+
+
+@pytest.fixture
+def own_storage(cluster):
+    """The settings with which an agent has none of the images that the others have."""
+    usual = f"{cluster.state}/podman"
+    own = cluster.state / "alone"  # Podman takes short paths only
+    yield [(f"={usual}/{name}", f"={own}/{name}") for name in ("root", "run")]
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def submit(job, nodes, image, body="echo ran on $SLURM_JOB_NODELIST\n", *options):
+    words = ("--nodes=2", f"--nodelist={','.join(nodes)}", *options)
+    return job(script(body, image), *words)
+
+
+def comment_of(cluster, node):
+    found = re.search(r"^   Comment=(.*)", cluster.scontrol("show", "node", node), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def test_nothing_begins_before_the_sandbox_of_every_node_is_ready(
+    cluster, job, nodes, replace_agent, aliased, own_storage
+):
+    with silent_registry() as registry:
+        image = aliased(registry)
+        replace_agent(nodes[1], *own_storage)
+        ran = submit(job, nodes, image)
+        ran.wait_to_say(f"waiting for the job's sandbox on {nodes[1]}")
+        assert ran.out == ""
+        replace_agent(nodes[1])
+        assert ran.end == ("COMPLETED", "0:0")
+    assert ran.out.startswith("ran on ")
+
+
+def test_a_node_that_refuses_the_image_fails_the_whole_job_and_is_named(
+    cluster, job, nodes, replace_agent
+):
+    replace_agent(nodes[1], ("[sandbox]\n", '[sandbox]\nallowed_images = ["other/*"]\n'))
+    ran = submit(job, nodes, DEMO)
+    assert ran.end == ("FAILED", "1:0")
+    assert ran.out == ""
+    assert f"sbridge: node {nodes[1]}: image {DEMO} is not allowed here" in ran.err
+    assert cluster.drained_nodes() == {}
+
+
+def test_what_is_nobodys_fault_requeues_the_whole_job_and_names_the_node(
+    cluster, job, nodes, replace_agent, aliased, own_storage
+):
+    image = aliased("127.0.0.1:1")  # where nobody listens
+    patience = ("[agent]\n", "[agent]\nsandbox_start_timeout_s = 2.0\n")
+    replace_agent(nodes[1], *own_storage, patience)
+    ran = submit(job, nodes, image, "echo ran\n", "--requeue", "--open-mode=append")
+    ran.wait_to_say("asking Slurm to requeue the job")
+    cluster.wait_for(lambda: cluster.job_field(ran.job_id, "Restarts") == "1")
+    assert f"sbridge: node {nodes[1]}: " in ran.err
+    assert ran.out == ""
+    assert cluster.drained_nodes() == {}
+
+
+def test_what_others_wrote_about_a_node_stays_and_our_word_goes(cluster, job, nodes):
+    own = 'rack 7,  "left" a=b'
+    for node in nodes:
+        cluster.scontrol("update", f"NodeName={node}", f"Comment={own}")
+    ran = submit(job, nodes, DEMO, "echo ready; sleep 987\n").wait_to_write()
+    for node in nodes:
+        said = comment_of(cluster, node)
+        assert said.startswith(f"{own} sbridge1/{ran.job_id}.0/ready/")
+    cluster.scancel(ran.job_id)
+    cluster.wait_for(lambda: [comment_of(cluster, node) for node in nodes] == [own, own])
+    for node in nodes:
+        cluster.scontrol("update", f"NodeName={node}", "Comment=")
+
+
+def test_a_job_on_one_node_is_not_told_of(cluster, job):
+    ran = job(script("echo ready; env; sleep 987\n", DEMO)).wait_to_write("SBRIDGE_OUTPUTS")
+    assert "sbridge1/" not in cluster.scontrol("show", "node")
+    assert "MASTER_ADDR" not in ran.out
+
+
+def srun(cluster, image, *argv, options=(), timeout=60):
+    request = f"--comment=sbridge1?image={quote(image, safe='')}"
+    command = ["srun", "--nodes=2", "--mem=100", request, *options, "sbridge-run", *argv]
+    return cluster.as_user("alice", command, timeout=timeout)
+
+
+def test_tasks_know_their_ranks_and_what_the_user_set_stays(cluster):
+    body = "echo $RANK/$WORLD_SIZE $LOCAL_RANK $NODE_RANK $MASTER_ADDR:$MASTER_PORT"
+    options = ("--ntasks-per-node=2", "--export=ALL,MASTER_ADDR=mine")
+    lines = srun(cluster, DEMO, "/bin/bash", "-c", body, options=options).splitlines()
+    ranks = sorted(line.split()[:3] for line in lines)
+    assert ranks == [["0/4", "0", "0"], ["1/4", "1", "0"], ["2/4", "0", "1"], ["3/4", "1", "1"]]
+    (address,) = {line.split()[3] for line in lines}
+    assert re.fullmatch(r"mine:2\d{4}", address)
+
+
+def test_the_batch_script_knows_where_but_has_no_rank(job, nodes):
+    ran = submit(job, nodes, DEMO, "env\n")
+    assert ran.wait() == "COMPLETED"
+    assert re.search(r"^MASTER_PORT=2\d{4}$", ran.out, re.MULTILINE)
+    assert "MASTER_ADDR=127.0.0.1" in ran.out
+    assert not re.search(r"^(RANK|WORLD_SIZE)=", ran.out, re.MULTILINE)
+
+
+# Each node's program meets the others at the first one's, as torchrun's do.
+MEET = r"""
+if [ "$NODE_RANK" = 0 ]; then
+    exec busybox nc -l -p "$MASTER_PORT"
+fi
+for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    echo "hello from $RANK of $WORLD_SIZE" | busybox nc "$MASTER_ADDR" "$MASTER_PORT" && exit 0
+    busybox sleep 0.5
+done
+exit 1
+"""
+
+
+def test_a_launcher_on_each_node_meets_the_others_over_tcp(cluster):
+    said = srun(cluster, "localhost/busybox:latest", "/bin/sh", "-c", MEET)
+    assert said == "hello from 1 of 2\n"
+
+
+# --- MPI ------------------------------------------------------------------------------------------
+
+
+def image_of(cluster, program, tmp_path, extra=()):
+    """Make an image of a program, what it is linked with and these files; returns its name."""
+    name = f"localhost/{program.name}:1"
+    linked = re.findall(r"(/\S+) \(0x", checked(run(["ldd", str(program)])))
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, "w", dereference=True) as tar:
+        tar.add(program, f"/usr/bin/{program.name}")
+        for path in {*linked, *extra}:
+            tar.add(path, path)
+    cluster.podman("import", "--quiet", str(archive), name)
+    return name
+
+
+@pytest.fixture
+def mpi_program(cluster, tmp_path):
+    """Compile the program with an MPI of Debian's and give the image that holds it."""
+    made = []
+
+    def mpi_program(flavour, extra=()):
+        program = tmp_path / f"allreduce-{flavour}"
+        compiler = f"mpicc.{flavour}"
+        checked(run([compiler, "-o", str(program), str(HERE / "allreduce.c")]))
+        made.append(image_of(cluster, program, tmp_path, extra))
+        return made[-1], f"/usr/bin/{program.name}"
+
+    yield mpi_program
+    for name in made:
+        cluster.podman("rmi", "--force", name)
+
+
+def test_an_mpich_program_sums_over_two_nodes_by_pmi2(cluster, mpi_program):
+    image, program = mpi_program("mpich")
+    said = srun(cluster, image, program, options=("--mpi=pmi2",))
+    assert sorted(said.splitlines()) == ["0 of 2: 1", "1 of 2: 1"]
