@@ -1,4 +1,4 @@
-"""Find sbatch's options in the words of a job file's header (getopt_long's rules).
+"""Find sbatch's options in the words of a job file's header.
 
 sbatch itself is the judge of options; this reads what sbridge needs to know before it
 submits, and points at words that sbatch is going to refuse. The table is that of Slurm
@@ -6,11 +6,11 @@ submits, and points at words that sbatch is going to refuse. The table is that o
 """
 
 import difflib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from validator.findings import Finding, error, warning
+from validator.getopt import Table
 from validator.header import Word, shown
 
 _FLAGS = (
@@ -36,23 +36,17 @@ _LONG = {
     **dict.fromkeys(_OPTIONAL, "optional"),
     **dict.fromkeys(_REQUIRED, "required"),
 }
-# Short options that take a value, and the long one that each stands for where we need it.
-_SHORT_REQUIRED = "abcdeimnopqtwxABCDFGJLMNS"
-_SHORT_OPTIONAL = "k"
-_SHORT_FLAGS = "hsvuHOQVW"
-_MEANING = {
-    "J": "job-name",
-    "D": "chdir",
-    "o": "output",
-    "e": "error",
-    "a": "array",
-    "A": "account",
-    "p": "partition",
-    "N": "nodes",
-    "n": "ntasks",
-    "c": "cpus-per-task",
-    "G": "gpus",
-}
+_SHORT = {
+    "a": "array", "A": "account", "B": "extra-node-info", "b": "begin", "C": "constraint",
+    "c": "cpus-per-task", "D": "chdir", "d": "dependency", "e": "error", "F": "nodefile",
+    "G": "gpus", "H": "hold", "h": "help", "i": "input", "J": "job-name", "k": "no-kill",
+    "L": "licenses", "M": "clusters", "m": "distribution", "N": "nodes", "n": "ntasks",
+    "O": "overcommit", "o": "output", "p": "partition", "Q": "quiet", "q": "qos",
+    "S": "core-spec", "s": "oversubscribe", "t": "time", "u": "usage", "V": "version",
+    "v": "verbose", "W": "wait", "w": "nodelist", "x": "exclude",
+}  # fmt: skip
+# An option of a newer Slurm, perhaps with a value: better read on than stop there.
+_TABLE = Table(_LONG, _SHORT, reads_on=True)
 
 
 # With these sbatch submits nothing, or stays until the job has ended: whoever dropped a file is
@@ -97,70 +91,32 @@ def read(words: Sequence[Word]) -> tuple[Options, list[Finding]]:
     """Read one component's words; of an option given twice the last one counts."""
     options = Options()
     findings: list[Finding] = []
-    rest = deque(words)
-    while rest:
-        word = rest.popleft()
-        if word.text == "--":
-            break
-        if word.text.startswith("--"):
-            name, value = _long(word, rest, findings)
-        elif word.text.startswith("-") and word.text != "-":
-            name, value = _short(word, rest, findings)
-        else:
-            findings.append(error("stray_word", word.line, word=shown(word.text)))
-            break
-        if name in _WAITING:
-            findings.append(error("waiting_option", word.line, option=f"--{name}"))
-        if name in _FIELDS:
-            lines = {**options.lines, _FIELDS[name]: word.line}
-            options = replace(options, lines=lines, **{_FIELDS[name]: value})
+    end = 0
+    for option in _TABLE.read([word.text for word in words]):
+        end, word = option.end, words[option.start]
+        if not option.name:
+            findings.append(_unknown(word, option.given))
+        if option.name in _WAITING:
+            findings.append(error("waiting_option", word.line, option=f"--{option.name}"))
+        if option.name in _FIELDS:
+            lines = {**options.lines, _FIELDS[option.name]: word.line}
+            value = option.value or ""
+            options = replace(options, lines=lines, **{_FIELDS[option.name]: value})
+        if option.name == "--":
+            return options, findings
+    if end < len(words):
+        findings.append(error("stray_word", words[end].line, word=shown(words[end].text)))
     return options, findings
 
 
-def _long(word: Word, rest: deque[Word], findings: list[Finding]) -> tuple[str, str]:
-    given, separator, value = word.text[2:].partition("=")
-    name = _full_name(given)
-    if name is None:
-        findings.append(_unknown(word, given))
-        # An option of a newer Slurm, perhaps with a value: better read on than stop here.
-        if not separator and rest and not rest[0].text.startswith("-"):
-            rest.popleft()
-        return "", ""
-    if _LONG[name] == "required" and not separator:
-        return name, rest.popleft().text if rest else ""
-    return name, value
-
-
-def _full_name(given: str) -> str | None:
-    """Return the option that `given` names or, being the start of one only, abbreviates."""
-    if given in _LONG:
-        return given
-    matches = [name for name in _LONG if name.startswith(given)]
-    return matches[0] if len(matches) == 1 else None
-
-
 def _unknown(word: Word, given: str) -> Finding:
+    if not word.text.startswith("--"):
+        return warning("unknown_option", word.line, option=shown(f"-{given}"))
     option = shown(f"--{given}")
-    if given and any(name.startswith(given) for name in _LONG):
-        matches = ", ".join(f"--{name}" for name in _LONG if name.startswith(given))
+    if given and (found := _TABLE.matches(given)):
+        matches = ", ".join(f"--{name}" for name in found)
         return warning("ambiguous_option", word.line, option=option, matches=matches)
     close = difflib.get_close_matches(given[:40].lower(), list(_LONG), 1, 0.7)
     if close:
         return warning("unknown_option_like", word.line, option=option, suggestion=f"--{close[0]}")
     return warning("unknown_option", word.line, option=option)
-
-
-def _short(word: Word, rest: deque[Word], findings: list[Finding]) -> tuple[str, str]:
-    letters = word.text[1:]
-    while letters:
-        letter, letters = letters[0], letters[1:]
-        if letter in _SHORT_REQUIRED:
-            value = letters or (rest.popleft().text if rest else "")
-            return _MEANING.get(letter, ""), value
-        if letter in _SHORT_OPTIONAL:
-            break
-        if letter == "W":
-            return "wait", ""
-        if letter not in _SHORT_FLAGS:
-            findings.append(warning("unknown_option", word.line, option=shown(f"-{letter}")))
-    return "", ""
