@@ -7,6 +7,7 @@ manifest.json  the pod as the runtime got it   0600 root
 out/           stdout.log, stderr.log, outputs/ 0700 the user's
 warnings       what the summary must mention, a line each  0600 root
 share/         passwd and group that know the user  0755 root, read-only inside
+steps/         a folder for each entered step: the door to Slurm's commands  0755 root
 script/        the batch script, seen inside where slurmd spools it  0711 root
 <spool_dir>/<node>/share/    the same for all jobs: init; seen inside at /sbridge
 <spool_dir>/.out/<jobid>     → the latest run's out/ on the batch host: where sbatch -o of a
@@ -77,6 +78,10 @@ class JobSpool:
     @property
     def share(self) -> Path:
         return self.root / "share"
+
+    @property
+    def steps(self) -> Path:
+        return self.root / "steps"
 
     @property
     def script_dir(self) -> Path:

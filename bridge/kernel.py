@@ -6,11 +6,13 @@ it never comes to mean another process.
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import re
 import resource
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,7 @@ _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_SYS_PIDFD_GETFD = 438  # on every architecture
 
 # The same numbers on every architecture; glibc 2.36 and newer has functions for them.
 _SYS_FSCONFIG = 431
@@ -141,6 +144,47 @@ def _check(result: int, name: str) -> int:
 def open_process(pid: int) -> int:
     """Return a descriptor of /proc/<pid>; raises OSError (ESRCH, ENOENT) when there is none."""
     return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def pid_of(held: int) -> int:
+    """Return the pid of the process that a pidfd holds; raises OSError once it has ended."""
+    with open(f"/proc/self/fdinfo/{held}", "rb") as file:
+        for line in file:
+            key, _, value = line.partition(b":")
+            if key == b"Pid" and int(value) > 0:
+                return int(value)
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
+@contextlib.contextmanager
+def process_of(held: int) -> Iterator[int]:
+    """Give a descriptor of the /proc folder of the process that a pidfd holds.
+
+    Raises OSError when it has ended.
+    """
+    process = open_process(pid_of(held))
+    try:
+        signal.pidfd_send_signal(held, 0)  # still there, so the pid was its own all the time
+        yield process
+    finally:
+        os.close(process)
+
+
+def pidfd_getfd(held: int, number: int) -> int:
+    """Return a duplicate of another process's open file (pidfd_getfd(2)), close-on-exec."""
+    result: int = _libc.syscall(_SYS_PIDFD_GETFD, held, number, 0)
+    _check(result, "pidfd_getfd")
+    return result
+
+
+def ignored_signals(process: int) -> set[int]:
+    """Return the numbers of the signals that the process ignores."""
+    for line in read(process, "status").splitlines():
+        key, _, value = line.partition(b":")
+        if key == b"SigIgn":
+            mask = int(value, 16)
+            return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
+    return set()
 
 
 def read(process: int, name: str) -> bytes:

@@ -20,7 +20,7 @@ import select
 import sys
 import time
 
-from bridge import batch_script, wire
+from bridge import batch_script, task, wire
 
 AGENT_TIMEOUT_S = 300.0
 _RETRY_S = 0.25
@@ -39,7 +39,7 @@ def main(run_dir: str) -> int:
 
     `run_dir` is the agent's; returns the exit code.
     """
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or (len(sys.argv) == 2 and sys.argv[1].startswith(task.MARK)):
         return _fail("usage: sbridge-run INTERPRETER [SCRIPT [ARGUMENT…]]")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = _environment()
@@ -56,8 +56,10 @@ class Step:
     def __init__(self, address: bytes, environment: dict[bytes, bytes]) -> None:
         self._address = address
         self._environment = environment
-        interpreter, *rest = map(os.fsencode, sys.argv[1:])
-        self._argv = [*batch_script.interpreter_argv(interpreter), *rest]
+        first, *rest = map(os.fsencode, sys.argv[1:])
+        self._directory = task.directory_of(first)
+        self._is_task = self._directory is not None
+        self._argv = rest if self._is_task else [*batch_script.interpreter_argv(first), *rest]
         self._said = b""
         self._witness = Witness()
         self._deadline = time.monotonic() + AGENT_TIMEOUT_S  # later once an agent says something
@@ -113,8 +115,11 @@ class Step:
         fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
         fields += [("env", key + b"=" + value) for key, value in self._environment.items()]
-        fields.append(("cwd", _working_directory()))
-        script = _open_script(self._argv)
+        fields.append(("cwd", self._directory or _working_directory()))
+        fields.append(("runner", os.path.abspath(os.fsencode(sys.argv[0]))))
+        if self._is_task:
+            fields.append(("task", b"1"))
+        script = None if self._is_task else _open_script(self._argv)
         if script is not None:
             numbers.append(script)
             fields.append(("script", b"1"))

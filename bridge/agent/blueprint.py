@@ -11,12 +11,14 @@ import re
 import shutil
 from pathlib import Path
 
+from bridge.agent import shim
 from bridge.agent.job import JobRun
 from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
+from bridge.slurm.errand import KEPT
 from bridge.slurm.hostlist import expand_hostlist
 from bridge.slurm.jobs import NodeShare
 
@@ -120,6 +122,10 @@ def _mounts(
         Mount(str(node_share), _INSIDE, read_only=True),
         Mount(str(spool.share / "passwd"), "/etc/passwd", read_only=True, is_file=True),
         Mount(str(spool.share / "group"), "/etc/group", read_only=True, is_file=True),
+        Mount(str(spool.steps), shim.DOORS, read_only=True),
+        Mount(
+            str(node_share / shim.PROFILE_NAME), shim.PROFILE_INSIDE, read_only=True, is_file=True
+        ),
         Mount(str(spool.out), str(spool.out)),
     ]
     if script_dir is not None:
@@ -147,12 +153,13 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
     shutil.copyfile(init, draft)
     draft.chmod(0o755)
     draft.rename(spool.share / "init")
+    shim.furnish(spool.share)
 
 
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     """Make the run's folders: the user's own `out/`, and what the sandbox shows him of himself."""
     paths = job.spool
-    for folder, mode in ((paths.share, 0o755), (paths.script_dir, 0o711)):
+    for folder, mode in ((paths.share, 0o755), (paths.steps, 0o755), (paths.script_dir, 0o711)):
         folder.mkdir(mode=mode, exist_ok=True)
         folder.chmod(mode)
     for folder in (paths.out, paths.outputs):
@@ -194,17 +201,23 @@ def _group(groups: list[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def environment(given: list[bytes], sandbox: Sandbox | None, job: JobRun) -> list[bytes]:
+def environment(
+    given: list[bytes], sandbox: Sandbox | None, job: JobRun, door: str = ""
+) -> list[bytes]:
     """Return a step's environment inside: as Slurm made it, with four changes.
 
     SBRIDGE_OUTPUTS names the folder whose files become results, K8S_SCRIPT the file that
-    #K8S_SCRIPT names. PATH begins with the image's own, because its programs are the ones that
-    are there; the job's other folders follow. Other variables of the image's are there where
-    the job has none of that name.
+    #K8S_SCRIPT names, SBRIDGE_DOOR the step's door to Slurm's commands. PATH begins with the
+    folder of these and the image's own, because its programs are the ones that are there; the
+    job's other folders follow. Other variables of the image's are there where the job has none of
+    that name.
     """
     ours = {b"SBRIDGE_OUTPUTS": os.fsencode(job.spool.outputs)}
     if job.request.asked.script:
         ours[b"K8S_SCRIPT"] = job.request.asked.script.encode()
+    if door:
+        ours[shim.VARIABLE.encode()] = door.encode()
+    given = [pair.removeprefix(KEPT) for pair in given]
     result = [pair for pair in given if pair.partition(b"=")[0] not in ours]
     result += [name + b"=" + value for name, value in ours.items()]
     if sandbox is None:
@@ -212,12 +225,18 @@ def environment(given: list[bytes], sandbox: Sandbox | None, job: JobRun) -> lis
     names = {pair.partition(b"=")[0] for pair in result}
     image = [(os.fsencode(name), os.fsencode(value)) for name, value in sandbox.variables.items()]
     result += [name + b"=" + value for name, value in image if name not in names]
-    if not sandbox.path:
-        return result
-    image_path = os.fsencode(sandbox.path).split(b":")
-    for index, pair in enumerate(result):
+    return _with_path(result, sandbox.path)
+
+
+def _with_path(pairs: list[bytes], image: str) -> list[bytes]:
+    """Return the environment with the sandbox's own folders at the beginning of PATH."""
+    ours = [shim.FOLDER.encode(), *filter(None, os.fsencode(image).split(b":"))]
+    for index, pair in enumerate(pairs):
         if pair.startswith(b"PATH="):
-            rest = [part for part in pair[5:].split(b":") if part not in image_path]
-            result[index] = b"PATH=" + b":".join(image_path + rest)
-            return result
-    return [*result, b"PATH=" + b":".join(image_path)]
+            theirs = pair[5:].split(b":")
+            if ours[0] in theirs:
+                return pairs  # a task: the script inside has put it in order
+            path = ours + [part for part in theirs if part not in ours]
+            return [*pairs[:index], b"PATH=" + b":".join(path), *pairs[index + 1 :]]
+    # Without any PATH a shell has one of its own.
+    return [*pairs, b"PATH=" + b":".join(ours)] if image else pairs

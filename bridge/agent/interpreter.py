@@ -29,6 +29,27 @@ def execute(
         raise _missing(argv[0] + b" and no " + _FALLBACK, error) from None
 
 
+class TaskError(Exception):
+    """A task's program cannot be executed; text and exit code are those of Slurm itself."""
+
+    def __init__(self, program: bytes, error: OSError) -> None:
+        super().__init__(f"execve(): {os.fsdecode(program)}: {error.strerror}")
+        self.exit_code = error.errno or 1
+
+
+def execute_task(argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
+    """Become a task's program as Slurm looks for it: here first, then in PATH."""
+    program = argv[0]
+    if program and b"/" not in program:
+        here = os.path.join(os.getcwdb(), program)
+        is_here = os.path.isfile(here) and os.access(here, os.X_OK)
+        program = here if is_here else batch_script.find(program, environment) or program
+    try:
+        os.execve(program, argv, environment)
+    except OSError as error:
+        raise TaskError(argv[0], error) from None
+
+
 def _lacks_shell(argv: list[bytes], environment: dict[bytes, bytes]) -> bool:
     """Whether argv is `/usr/bin/env SHELL …` and the image lacks that shell."""
     if os.path.basename(argv[0]) != b"env" or len(argv) < 2 or argv[1] not in _SHELLS:

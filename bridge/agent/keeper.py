@@ -20,9 +20,11 @@ import select
 import signal
 import socket
 import time
+from pathlib import Path
 
 from bridge import kernel, wire
 from bridge.agent.descendants import descendants
+from bridge.agent.door import Door
 from bridge.agent.entry import Entry
 from bridge.agent.script_process import UNCATCHABLE, ScriptProcess
 from bridge.agent.stop_watch import StopWatch
@@ -87,12 +89,16 @@ class _Keeper:
             return
         self._session = os.getsid(self._child)
         self._watch_stops(go.first("witness"))
-        os.write(permit, b"!")
+        poll = select.poll()
+        door = Door(Path(self._entry.message.text("door")), self._entry, poll)
+        os.write(permit, b"!")  # the script finds the door
         try:
-            self._hold(wakeup, trouble)
+            self._hold(poll, door, wakeup, trouble)
         except BaseException:
             self._kill_everything(signal.SIGKILL)  # no script without its keeper
             raise
+        finally:
+            door.close()
 
     def _check_init(self) -> None:
         if kernel.start_ticks(self._entry.init) != int(self._entry.message.first("init_start")):
@@ -151,8 +157,7 @@ class _Keeper:
             size += os.write(copy, chunk)
         os.fchown(copy, int(self._entry.message.first("uid")), -1)
 
-    def _hold(self, wakeup: int, trouble: int) -> None:
-        poll = select.poll()
+    def _hold(self, poll: "select.poll", door: Door, wakeup: int, trouble: int) -> None:
         for descriptor in (wakeup, trouble, self._connection.fileno()):
             poll.register(descriptor, select.POLLIN)
         if self._stops is not None:
@@ -162,8 +167,10 @@ class _Keeper:
             ready = {descriptor for descriptor, _ in events}
             if trouble in ready and not self._tell_trouble(trouble):
                 poll.unregister(trouble)
-            if wakeup in ready and self._has_ended(wakeup):
+            if wakeup in ready and self._has_ended(wakeup, door):
                 return
+            door.collect()
+            door.serve(ready)
             if self._connection.fileno() in ready and not self._take_message():
                 poll.unregister(self._connection)
             if self._stops is not None:
@@ -193,11 +200,12 @@ class _Keeper:
         except OSError:
             pass  # the disk is full: stderr has it all the same
 
-    def _has_ended(self, wakeup: int) -> bool:
+    def _has_ended(self, wakeup: int, door: Door) -> bool:
         """Report the child's end, if it is that which woke us."""
         os.read(wakeup, 4096)
         pid, status = os.waitpid(self._child, os.WNOHANG)
         if pid:
+            door.close()  # once the end is told, Slurm may kill this process
             self._report_end(status)
         return bool(pid)
 

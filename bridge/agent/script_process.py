@@ -45,6 +45,7 @@ class ScriptProcess:
         self._limits = kernel.limits(entry.caller)
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
+        self._is_task = bool(entry.message.first("task"))
         self._environment = {
             key: value
             for key, _, value in (pair.partition(b"=") for pair in entry.message.every("env"))
@@ -66,6 +67,9 @@ class ScriptProcess:
         if pid == 0:
             try:
                 self._become_script()
+            except interpreter.TaskError as error:
+                self._say(str(error).encode(errors="surrogateescape"))
+                os._exit(error.exit_code)
             except OSError as error:
                 self._say(f"cannot start the job in its sandbox: {error}".encode(errors="replace"))
                 os._exit(error.errno or 1)
@@ -121,6 +125,8 @@ class ScriptProcess:
             os.setpgid(0, 0)
 
     def _exec(self) -> None:
+        if self._is_task:
+            interpreter.execute_task(self._argv, self._environment)
         if not self._file:
             interpreter.execute(self._argv, self._environment, self._say)
         argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import kernel, wire
-from bridge.agent import blueprint, rendezvous
+from bridge.agent import blueprint, rendezvous, shim
 from bridge.agent.budget import Budget, BusyError, Purse
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun, State
@@ -297,12 +297,20 @@ class Server:
         assert sandbox is not None
         asked = job.request.asked
         directories = [asked.workdir.encode(), message.first("cwd")]
+        if message.first("task"):
+            directories.reverse()  # where srun was started comes first
+        door = f"{pid}-{kernel.start_ticks(caller)}"
         orders: wire.Fields = [
             ("uid", b"%d" % job.request.uid),
             ("caller_pid", b"%d" % pid),
             ("init_start", b"%d" % sandbox.init_start),
             ("cgroup", self._cgroup_of(caller).encode()),
             ("warnings", os.fsencode(job.spool.warnings)),
+            ("task", message.first("task")),
+            ("door", os.fsencode(job.spool.steps / door)),
+            ("bin_dir", os.fsencode(self._config.slurm.bin_dir)),
+            ("runner", message.first("runner")),
+            ("job", b"%d" % job.run.job_id),
         ]
         orders += [("namespace", name) for name in self._namespaces()]
         orders += [("cwd", directory) for directory in directories if directory]
@@ -310,7 +318,7 @@ class Server:
         orders += [("arg", argument) for argument in message.every("arg")]
         script = self._script_copy(message, job)
         given = rendezvous.extended(message.every("env"), job, is_batch=script is not None)
-        orders += [("env", pair) for pair in blueprint.environment(given, sandbox, job)]
+        orders += [("env", pair) for pair in _environment(given, job, door)]
         orders += _file_to_run(message, job)
         if script is not None:
             orders.append(("script_copy", os.fsencode(script)))
@@ -336,6 +344,10 @@ class Server:
         if setting != "auto":
             return setting
         return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+
+
+def _environment(given: list[bytes], job: JobRun, door: str) -> list[bytes]:
+    return blueprint.environment(given, job.state.sandbox, job, f"{shim.DOORS}/{door}")
 
 
 def _gone(job: JobRun) -> str:

@@ -77,8 +77,11 @@ def folders(config: Config) -> tuple[list[str], str]:
     in RE2.
     """
     paths = [Mount.of(text).source for text in config.sandbox.mounts]
-    run = r"jobs/[0-9]+\.[0-9]+/(out|script|share/passwd|share/group)"
-    return paths, rf"^{re.escape(str(config.agent.spool_dir))}/[^/]+/(share|{run})$"
+    run = r"jobs/[0-9]+\.[0-9]+/(out|script|steps|share/passwd|share/group)"
+    return (
+        paths,
+        rf"^{re.escape(str(config.agent.spool_dir))}/[^/]+/(share|share/profile[.]sh|{run})$",
+    )
 
 
 def devices(config: Config) -> str:

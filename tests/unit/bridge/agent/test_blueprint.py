@@ -83,12 +83,15 @@ def test_mounts_are_the_sites_and_the_jobs_own(tmp_path):
 def test_the_environment_changes_in_the_documented_places_only(tmp_path):
     given = [b"PATH=/home/alice/bin:/usr/bin", b"ODD=\xff=1", b"SBRIDGE_OUTPUTS=/etc", b"EMPTY="]
     sandbox = Sandbox("x", 1, 1, path="/opt/conda/bin:/usr/bin")
-    inside = blueprint.environment(given, sandbox, job(tmp_path))
+    given += [b"SBRIDGE_DOOR=/etc", b"SBRIDGE_KEPT_LD_PRELOAD=x"]
+    inside = blueprint.environment(given, sandbox, job(tmp_path), "/sbridge/steps/1")
     assert inside == [
-        b"PATH=/opt/conda/bin:/usr/bin:/home/alice/bin",
+        b"PATH=/sbridge/bin:/opt/conda/bin:/usr/bin:/home/alice/bin",
         b"ODD=\xff=1",
         b"EMPTY=",
+        b"LD_PRELOAD=x",
         b"SBRIDGE_OUTPUTS=%s/out/outputs" % str(tmp_path).encode(),
+        b"SBRIDGE_DOOR=/sbridge/steps/1",
     ]
 
 
@@ -116,9 +119,22 @@ def test_devices_are_those_of_the_gpus_that_slurm_gave_as_far_as_there_are_any(t
     assert devices("") == ()
 
 
-def test_without_a_path_of_the_image_the_jobs_own_stays(tmp_path):
-    sandbox = dataclasses.replace(Sandbox("x", 1, 1), path="")
-    assert b"PATH=/bin" in blueprint.environment([b"PATH=/bin"], sandbox, job(tmp_path))
+@pytest.mark.parametrize(
+    ("image", "given", "inside"),
+    [
+        ("", [b"PATH=/bin"], b"PATH=/sbridge/bin:/bin"),
+        ("", [], None),
+        ("/bin", [], b"PATH=/sbridge/bin:/bin"),
+        ("/bin", [b"PATH=/mine:/sbridge/bin:/bin"], b"PATH=/mine:/sbridge/bin:/bin"),
+    ],
+    ids=["image-without", "none-at-all", "job-without", "task-of-a-script-inside"],
+)
+def test_a_path_begins_with_the_shims_unless_a_script_inside_arranged_it(
+    tmp_path, image, given, inside
+):
+    sandbox = dataclasses.replace(Sandbox("x", 1, 1), path=image)
+    found = blueprint.environment(given, sandbox, job(tmp_path))
+    assert [pair for pair in found if pair.startswith(b"PATH=")] == ([inside] if inside else [])
 
 
 @pytest.mark.parametrize("sandbox", [None, Sandbox("x", 1, 1)])

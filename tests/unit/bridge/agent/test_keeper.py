@@ -18,6 +18,7 @@ def child(file=b"", argv=(b"/bin/sh", SCRIPT)):
     made = object.__new__(ScriptProcess)
     made._argv = list(argv)
     made._file = file
+    made._is_task = False
     made._environment = {b"PATH": b"/usr/bin"}
     said = []
     made._say = said.append

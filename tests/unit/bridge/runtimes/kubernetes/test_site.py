@@ -134,7 +134,7 @@ def test_the_policy_admits_every_folder_that_a_sandbox_mounts(tmp_path):
 
     paths, pattern = admission.folders(config)
     sources = [mount.source for mount in spec.mounts]
-    assert len(sources) == 6
+    assert len(sources) == 8
     assert [s for s in sources if s not in paths and not re.search(pattern, s)] == []
 
 

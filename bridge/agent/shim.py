@@ -1,0 +1,96 @@
+"""Slurm's commands inside a sandbox: a script of shell builtins under their names.
+
+The image may hold nothing but a POSIX shell, so the script can make no pipe and no socket. It
+asks the step's keeper by a line through a named pipe (bridge.agent.door) and waits for a child,
+which the keeper ends when the command has ended. Nothing is redirected in the script's own
+process while it waits: the keeper takes its open files, and they must be the caller's.
+"""
+
+import os
+from pathlib import Path
+
+INSIDE = "/sbridge"
+FOLDER = f"{INSIDE}/bin"
+DOORS = f"{INSIDE}/steps"
+VARIABLE = "SBRIDGE_DOOR"
+COMMANDS = (
+    "sacct sacctmgr sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue "
+    "sreport srun sshare sstat strigger"
+).split()
+SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM WINCH".split()
+
+_ALL = " ".join(SIGNALS)
+TEXT = f"""#!/bin/sh
+# Has the node run the Slurm command of this name: see sbridge, docs/user.md.
+for door in "${VARIABLE}" {DOORS}/*; do
+    [ -p "$door/door" ] && break
+done
+if ! [ -p "$door/door" ]; then
+    echo "sbridge: ${{0##*/}} reaches no node from this sandbox" >&2
+    exit 1
+fi
+tell() {{
+    caught=1
+    ( trap '' {_ALL}; echo "signal $$ $1" >"$door/door" )
+}}
+for name in {_ALL}; do
+    trap "tell $name" $name
+done
+tries=0
+# Once is enough, unless a signal for all of the group ends the child before it ignores them.
+while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
+    tries=$((tries + 1))
+    (
+        trap '' {_ALL}
+        read -r pid rest </proc/self/stat
+        echo "run $$ $pid $# ${{0##*/}}" >"$door/door"
+        read -r rest <"$door/never"
+    ) &
+    caught=1
+    while [ "$caught" ]; do # a signal ends `wait` early
+        caught=
+        wait $!
+    done
+done
+for name in {_ALL}; do
+    trap - $name
+done
+read -r how what <"$door/ended/$$"
+case $how in
+    exit) exit "$what" ;;
+    signal)
+        kill -"$what" $$
+        exit $((128 + what)) ;;
+    say) echo "sbridge: ${{0##*/}}: $what" >&2 ;;
+esac
+exit 1
+"""
+
+
+# A login shell begins with a PATH of the image's own; /etc/profile reads this last.
+PROFILE = f"""case ":$PATH:" in
+    *:{FOLDER}:*) ;;
+    *) PATH={FOLDER}:$PATH ;;
+esac
+"""
+PROFILE_NAME = "profile.sh"
+PROFILE_INSIDE = "/etc/profile.d/zz-sbridge.sh"
+
+
+def furnish(share: Path) -> None:
+    """Put the files that every sandbox sees into the node's share; make room for the doors."""
+    (share / "steps").mkdir(mode=0o755, exist_ok=True)
+    folder = share / "bin"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    for path in (share / "steps", folder):
+        path.chmod(0o755)
+    for name in COMMANDS:
+        _put(folder / name, TEXT, 0o755)
+    _put(share / PROFILE_NAME, PROFILE, 0o644)
+
+
+def _put(path: Path, text: str, mode: int) -> None:
+    draft = path.with_name(".new")
+    draft.write_text(text)
+    draft.chmod(mode)
+    os.replace(draft, path)
