@@ -54,6 +54,16 @@ exit 3
 """
 
 
+def test_tasks_of_srun_enter_the_pods_of_their_nodes(cluster, job):
+    body = (
+        "srun --ntasks-per-node=1 sh -c 'echo $SLURMD_NODENAME; test -e /bin/busybox' | sort\n"
+        "sh -lc 'srun -n1 -N1 -J in-a-login-shell true'; squeue -h -j $SLURM_JOB_ID -o %D\n"
+    )
+    submitted = job(script(body, ALPINE), "-N2")
+    assert submitted.end == ("COMPLETED", "0:0"), submitted.err
+    assert submitted.out.splitlines() == [*cluster.nodes, "2"]
+
+
 def test_the_first_example_dropped_on_the_nas_is_a_pod_and_comes_back(cluster):
     cluster.drop("alice", "first.sh", FIRST)
     cluster.wait_for(lambda: list(cluster.processed.glob("*_first.sh")))

@@ -2,10 +2,10 @@
 
 from tests.integration.fidelity.row import Row
 
-# PATH begins with the image's, SBRIDGE_OUTPUTS names the job's folder, TMPDIR and the like are
+# PATH begins with the image's, SBRIDGE_OUTPUTS and SBRIDGE_DOOR are ours, TMPDIR and the like are
 # the job's own: everything else must be the same. What a node or a run gives is left out.
 _ENVIRONMENT = (
-    "env -0 | sort -z | tr '\\0\\n' '\\n;' | grep -vE '^(PATH|SBRIDGE_OUTPUTS|_|BASH_FUNC.*|"
+    "env -0 | sort -z | tr '\\0\\n' '\\n;' | grep -vE '^(PATH|SBRIDGE_(OUTPUTS|DOOR)|_|BASH_FUNC.*|"
     "SLURM_JOB_COMMENT|SLURM_(JOB_)?NODELIST|SLURMD_NODENAME|SLURM_TOPOLOGY_ADDR|SLURM_TASK_PID|"
     "SLURM_JOB_(START|END)_TIME)='\n"
 )
