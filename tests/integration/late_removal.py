@@ -24,9 +24,9 @@ def main(node: str, name: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and name not in names(runtime):
         time.sleep(LOOK_S)
-    print("found:", sorted(names(runtime)))
+    print(f"found: {sorted(names(runtime))}\n", end="")
     runtime.remove(name)
-    print("left:", sorted(runtime.names()))
+    print(f"left: {sorted(runtime.names())}\n", end="")
 
 
 def names(runtime: KubernetesRuntime) -> set[str]:

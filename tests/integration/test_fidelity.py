@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fidelity import attributes, ends, streams, submission
+from tests.integration.fidelity import attributes, ends, steps, streams, submission
 from tests.integration.fidelity.observed import Seen, observe
 from tests.integration.running_cluster import Cluster
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 
 pytestmark = pytest.mark.slurm
 
-ROWS = (*streams.ROWS, *ends.ROWS, *attributes.ROWS, *submission.ROWS)
+_ALL = (*streams.ROWS, *ends.ROWS, *attributes.ROWS, *submission.ROWS, *steps.ROWS)
+# What waits for a time limit begins first.
+ROWS = sorted(_ALL, key=lambda row: "--time" not in f"{row.options} {row.body}")
 # As many lines as the directive of a sandboxed one.
 PLAIN = "# no image\n"
 PLACES = {

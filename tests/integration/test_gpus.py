@@ -16,7 +16,7 @@ with_gpus = pytest.mark.parametrize("cluster", [{"gpus": 3}], indirect=True)
 DEMO = "localhost/sbridge-demo:latest"
 # What programs can see of GPUs: variables, and each device file with how opening it ends.
 LOOK = r"""env | grep -E '^(CUDA_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|SLURM_.*GPUS)=' | sort
-for file in /dev/sbridge-dev*/gpu*; do
+for file in /dev/sbridge-dev$((${SLURMD_NODENAME#n} / 100))/gpu*; do
     [ -c "$file" ] && echo "${file##*/}: $( (: <"$file") 2>&1 | sed 's/.*: //')"
 done
 true

@@ -13,7 +13,9 @@ _DEADLY = ",".join(
 )
 # Bounded, for where nothing else bounds it.
 _EAT = "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 4e8) x = x x }'\n"
-_WAIT = "echo ready; while :; do sleep 0.1; done\n"
+# Without a child, which a signal would find now and not then.
+_IDLE = "while :; do read -t 0.1 -u 9; done"
+_WAIT = f"mkfifo gate; exec 9<>gate; echo ready; {_IDLE}\n"
 _TRAP = "trap 'echo shell {name}; exit {code}' {name}\n"
 _CANCEL = ("scancel", "{job}")
 # Slurm keeps a requeued job back for two minutes.
@@ -47,14 +49,15 @@ ROWS = (
     Row(
         "scancel --batch signals the shell alone",
         _TRAP.format(name="USR1", code=9)
-        + "bash -c 'trap \"echo child\" USR1; while :; do sleep 0.1; done' &\n"
+        + 'mkfifo own; bash -c \'trap "echo child" USR1; exec 9<>own; '
+        + f"{_IDLE}' &\n"
         + _WAIT,
         then=(("ready", ("scancel", "--batch", "--signal=USR1", "{job}")),),
     ),
     Row(
         "scancel --full signals shell and children",
-        "bash -c 'trap \"echo child; exit\" USR1; echo ready; while :; do sleep 0.1; done' &\n"
-        "trap 'wait; echo shell; exit 5' USR1\nwhile :; do sleep 0.1; done\n",
+        "mkfifo gate; exec 9<>gate; trap 'wait; echo shell; exit 5' USR1\n"
+        f"bash -c 'trap \"echo child; exit\" USR1; echo ready; {_IDLE}' &\n{_IDLE}\n",
         then=(("ready", ("scancel", "--full", "--signal=USR1", "{job}")),),
         in_any_order=True,
     ),

@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from tests.integration.fidelity.row import Row
 from tests.integration.running_cluster import SLOW_START, Cluster
 
@@ -84,8 +82,19 @@ class _Run:
         cluster.slurm(*(word.format(job=self.job_id) for word in argv))
         self.due.pop(0)
 
+    def give_up(self, cluster: Cluster) -> None:
+        """Cancel the job, and note that it did not end."""
+        state = cluster.job_state(self.job_id)
+        self.refusal = (
+            f"job {self.job_id} has not ended, it is {state}; {len(self.due)} acts are due"
+        )
+        self.due.clear()
+        cluster.scancel(self.job_id, "--signal=KILL", "--full")
+        cluster.scancel(self.job_id)
+
     def _streams(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if path.name not in self.row.files]
+        files = (path for path in self.folder.iterdir() if path.is_file())
+        return [path for path in files if path.name not in self.row.files]
 
     def seen(self, records: Iterable[str], nodes: Iterable[str]) -> Seen:
         """Return what is there now, in words that any other run would give."""
@@ -194,10 +203,9 @@ def _wait(cluster: Cluster, runs: list[_Run]) -> None:
         if not left:
             return
         if time.monotonic() > deadline:
-            titles = "\n".join(
-                f"{run.row.title} ({run.directive.strip() or 'native'})" for run in left
-            )
-            pytest.fail(f"these have not ended:\n{titles}\n{lines}")
+            for run in left:
+                run.give_up(cluster)
+            return
         time.sleep(0.2)
 
 

@@ -1,0 +1,79 @@
+"""Rows about steps that a script starts with srun, and Slurm's other commands inside it.
+
+A step's output is compared without its order where several tasks write. With every step Slurm
+accounts for a task, so its records are compared, too.
+"""
+
+from tests.integration.fidelity.row import Row
+
+_TWO = ("-n", "2")
+
+ROWS = (
+    Row("a step of one task", "srun -n1 echo hi; echo $?\n", _TWO),
+    Row(
+        "a step of all tasks",
+        "srun bash -c 'echo task $SLURM_PROCID of $SLURM_NTASKS'\n",
+        _TWO,
+        in_any_order=True,
+    ),
+    Row("--label", "srun --label echo hi\n", _TWO, in_any_order=True),
+    Row(
+        "a step's exit code is its highest",
+        "srun bash -c 'exit $((SLURM_PROCID + 3))'; echo $?\n",
+        _TWO,
+    ),
+    Row("a step's death by a signal", "srun -n1 bash -c 'kill -9 $$'; echo $?\n", _TWO),
+    Row("a command that is not there", "srun -n1 no-such-command; echo $?\n", _TWO),
+    Row("stdin goes to the first task", "echo given | srun -n2 --input=0 cat\n", _TWO),
+    Row("stdin from a file", "echo given >in; srun -n1 cat <in\n", _TWO),
+    Row(
+        "stdout of steps into files of their own",
+        "srun -n2 -o step%s-task%t.out echo hi\n",
+        _TWO,
+    ),
+    Row("a step's own stderr", "srun -n1 bash -c 'echo out; echo err >&2' 2>err >out\n", _TWO),
+    Row(
+        "arguments arrive as given",
+        "srun -n1 printf '<%s>\\n' 'a b' '' '*' '\"' $'new\\nline' ü\n",
+        _TWO,
+    ),
+    Row(
+        "several steps at the same time",
+        'for i in 1 2; do srun -n1 --exact --mem=40 bash -c "sleep 1; echo $i" & done; wait\n',
+        _TWO,
+        in_any_order=True,
+    ),
+    Row(
+        "--multi-prog",
+        "printf '0 echo first %%t\\n1 echo second %%o\\n' >programs; srun --multi-prog programs\n",
+        _TWO,
+        in_any_order=True,
+    ),
+    Row(
+        "one task's failure ends the others",
+        "srun -K1 bash -c '[ $SLURM_PROCID = 0 ] && exit 5; sleep 60'; echo $?\n",
+        _TWO,
+        in_any_order=True,
+    ),
+    Row("steps are numbered from 0", "srun -n1 bash -c 'echo $SLURM_STEP_ID'\n" * 2, _TWO),
+    Row(
+        "a step's environment",
+        "export MINE='a b'; srun -n1 bash -c 'echo $MINE $SLURM_STEP_NUM_TASKS $SLURM_LOCALID'\n",
+        _TWO,
+    ),
+    Row("a step's folder", "mkdir below; cd below; srun -n1 pwd\n", _TWO),
+    Row("a step of more than there is", "srun -n9 --immediate=1 true; echo $?\n", _TWO),
+    Row("srun with an unknown option", "srun --no-such-option true; echo $?\n", _TWO),
+    Row(
+        "the job's own record from inside",
+        "squeue -h -j $SLURM_JOB_ID -o '%T %u %D'\n"
+        "scontrol show job $SLURM_JOB_ID | grep -c JobId=\n",
+        _TWO,
+    ),
+    Row("scancel from inside", "echo before; scancel $SLURM_JOB_ID; sleep 30; echo after\n", _TWO),
+    Row(
+        "a step's time limit",
+        "srun -n1 --time=1 sleep 200; echo $?\n",
+        _TWO,
+    ),
+)
