@@ -68,6 +68,7 @@ def directive(cluster, place) -> str:
     cluster.podman("create", f"--name={name}", demo)
     cluster.podman("cp", str(python), f"{name}:/usr/bin/python3")
     cluster.podman("cp", str(library), f"{name}:{library}")
+    cluster.podman("cp", "/usr/lib/locale", f"{name}:/usr/lib/locale")
     for path in Path("/lib/x86_64-linux-gnu").glob("lib[ez]*.so.1"):
         if path.name in ("libexpat.so.1", "libz.so.1"):
             cluster.podman("cp", str(path.resolve()), f"{name}:{path}")
@@ -89,7 +90,7 @@ def sides(directive) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folder(cluster) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="fidelity-", dir=cluster.home("alice")))
-    made.chmod(0o755)
+    cluster.give(made, user="alice", mode=0o755)
     yield made
     shutil.rmtree(made)
 

@@ -24,6 +24,8 @@ _COLUMNS = (
 # What is another one in each run natively, too.
 _OTHER = (
     (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", b"TIME"),
+    # Who starts a task also says when it cannot be started.
+    (rb"(?:slurmstepd-\S+: error|sbridge): execve", b"WHO: execve"),
     (rb"(slurm_script: line \d+:) +\d+ ", rb"\1 PID "),
 )
 

@@ -6,7 +6,7 @@ accounts for a task, so its records are compared, too.
 
 from tests.integration.fidelity.row import Row
 
-_TWO = ("-n", "2")
+_TWO = ("-n", "2", "-N", "1")
 
 ROWS = (
     Row("a step of one task", "srun -n1 echo hi; echo $?\n", _TWO),
