@@ -30,6 +30,11 @@ DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup", "gpus
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slurm", metavar="RELEASE", help="Slurm's release, such as 24.11")
+    parser.addoption(
+        "--whole-table",
+        action="store_true",
+        help="run every row of test_fidelity.py in every place, which takes an hour",
+    )
 
 
 def _state_folder() -> Path:

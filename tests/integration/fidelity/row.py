@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_MANY = 15  # tasks of an array, by their commas
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,6 +29,12 @@ class Row:
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
     in_any_order: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it waits for a time limit, or is an array of many tasks."""
+        words = f"{self.options} {self.body}"
+        return "--time" in words or words.count(",") > _MANY
 
     def why_different(self, proctrack: str) -> str:
         """Return the reason, empty where both sides must be the same."""
