@@ -21,20 +21,38 @@ pytestmark = pytest.mark.slurm
 _ALL = (*streams.ROWS, *ends.ROWS, *attributes.ROWS, *submission.ROWS, *steps.ROWS)
 # What takes longest begins first.
 ROWS = sorted(_ALL, key=lambda row: not row.is_long)
+_SHORT = [row for row in ROWS if not row.is_long]
+# What is run where unless asked for more: all of it in one place.
+DEFAULT = {
+    ("podman", "cgroup"): ROWS,
+    ("podman", "linuxproc"): _SHORT,
+    ("kubernetes", "cgroup"): [row for row in _SHORT if row in (*ends.ROWS, *steps.ROWS)],
+    ("kubernetes", "linuxproc"): [row for row in _SHORT if row in ends.ROWS],
+}
 # As many lines as the directive of a sandboxed one.
 PLAIN = "# no image\n"
-PLACES = {
-    "podman-cgroup": pytest.mark.podman,
-    "podman-linuxproc": pytest.mark.podman,
-    "kubernetes-cgroup": pytest.mark.kubernetes,
-    "kubernetes-linuxproc": pytest.mark.kubernetes,
-}
+MARKS = {"podman": pytest.mark.podman, "kubernetes": pytest.mark.kubernetes}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name.split("-"), marks=mark, id=name) for name, mark in PLACES.items()],
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each row to the places where it is to be run, by default or with --whole-table."""
+    is_whole = metafunc.config.getoption("--whole-table")
+    for_rows = "row" in metafunc.fixturenames
+    cases = []
+    for place, usual in DEFAULT.items():
+        name, mark = "-".join(place), MARKS[place[0]]
+        rows = ROWS if is_whole else usual
+        if for_rows:
+            cases += [
+                pytest.param(place, row, id=f"{name}-{row.title}", marks=mark) for row in rows
+            ]
+        elif place[1] == "cgroup":
+            cases.append(pytest.param(place, id=name, marks=mark))
+    names = ("place", "row") if for_rows else ("place",)
+    metafunc.parametrize(names, cases, indirect=["place"], scope="module")
+
+
+@pytest.fixture(scope="module")
 def place(request) -> tuple[str, str]:
     """The runtime, and how Slurm follows processes."""
     runtime, proctrack = request.param
@@ -98,17 +116,13 @@ def folder(cluster) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def table(request, cluster, place, directive, folder) -> dict[tuple[str, str], Seen]:
     """Run all rows; returns what was seen by title and side."""
-    is_whole = request.config.getoption("--whole-table") or tuple(place) == ("podman", "cgroup")
-    rows = [row for row in ROWS if is_whole or not row.is_long]
+    rows = ROWS if request.config.getoption("--whole-table") else DEFAULT[place]
     seen = observe(cluster, rows, {"native": PLAIN, "sandboxed": directive}, folder)
     assert cluster.drained_nodes() == {}
     return seen
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.title for row in ROWS])
 def test_a_job_is_the_same_in_a_sandbox(table, place, row):
-    if (row.title, "native") not in table:
-        pytest.skip("takes minutes and is run on Podman with cgroups; --whole-table runs it here")
     native, sandboxed = table[row.title, "native"], table[row.title, "sandboxed"]
     if reason := row.why_different(place[1]):
         assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
@@ -125,6 +139,18 @@ def _readable(seen: Seen) -> dict[str, object]:
     return {"refusal": seen.refusal, "records": seen.records, **lines}
 
 
+def wait_until_idle(cluster, node):
+    """Have a node that was set down back: it may come back by itself."""
+
+    def is_idle():
+        state = cluster.slurm("sinfo", "-h", "-N", "-p", "main", "-n", node, "-o", "%T").strip()
+        if state.startswith("down"):
+            cluster.run_as("root", ["scontrol", "update", f"NodeName={node}", "State=RESUME"])
+        return state == "idle"
+
+    cluster.wait_for(is_idle)
+
+
 def test_a_node_that_fails_ends_the_job_as_natively(cluster, folder, sides):
     """After the table, whose jobs would end with it."""
     node = cluster.nodes[0]
@@ -137,8 +163,7 @@ def test_a_node_that_fails_ends_the_job_as_natively(cluster, folder, sides):
         cluster.wait_for(lambda out=out: out.exists() and b"ready" in out.read_bytes())
         cluster.scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=tested")
         state = cluster.wait_job(job_id)
-        cluster.scontrol("update", f"NodeName={node}", "State=RESUME")
-        cluster.wait_for(lambda: "idle" in cluster.slurm("sinfo", "-hN", "-n", node, "-o", "%T"))
+        wait_until_idle(cluster, node)
         ends[kind] = state, cluster.job_field(job_id, "ExitCode")
     assert ends["native"][0] == "NODE_FAIL"
     assert ends["sandboxed"] == ends["native"]
