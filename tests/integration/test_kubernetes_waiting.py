@@ -136,6 +136,20 @@ def test_an_image_with_a_volume_that_cannot_be_fails_the_job(cluster, job, regis
     assert_failed(cluster, ran, f"the sandbox with image {IMAGES}/loud cannot be made: ")
 
 
+def test_a_registry_that_speaks_of_a_full_disk_fails_its_job_alone(cluster, job):
+    with refusing_registry(403, "no space left on device") as address:
+        ran = job(script(RUN, f"{address}/loud:1"))
+        assert_failed(cluster, ran, f"image {address}/loud:1 cannot be pulled: ")
+    assert "no space left on device" in ran.err
+
+
+def test_an_image_that_speaks_of_a_full_disk_fails_its_job_alone(cluster, job, registry):
+    push(registry, "full", {"file": b"a file"}, volumes=["/file/no space left on device"])
+    ran = job(script(RUN, f"{IMAGES}/full"))
+    assert_failed(cluster, ran, f"the sandbox with image {IMAGES}/full cannot be made: ")
+    assert "no space left on device" in ran.err
+
+
 def test_a_container_that_cannot_be_configured_fails_the_job(cluster, job, named):
     """Which a site's own changes to pods bring about, here a path below a file."""
     path = '"/spec/containers/0/volumeMounts/1/subPath"'

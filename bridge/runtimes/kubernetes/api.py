@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
@@ -35,6 +36,8 @@ _WATCH_GRACE_S = 10.0
 _POOL = 32
 _REBUILD_S = 1.0
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+# The client's own, and what it lets through of a file that is half written.
+_UNREADABLE = (config.ConfigException, OSError, ValueError, yaml.YAMLError, TypeError, KeyError)
 
 
 class RefusedError(SbridgeError):
@@ -260,7 +263,7 @@ def _connect(settings: Kubernetes) -> client.ApiClient:
             )
         else:
             config.load_incluster_config(client_configuration=options)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         source = settings.kubeconfig or "the pod's service account (kubernetes.kubeconfig is empty)"
         raise ConfigError(f"kubernetes.kubeconfig: no credentials in {source}: {error}") from error
     return client.ApiClient(options)

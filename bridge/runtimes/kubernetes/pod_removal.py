@@ -109,7 +109,7 @@ class PodRemoval:
             for pod in pods:
                 if not uids or pod["metadata"]["uid"] in uids:
                     self._delete_pod(pod)
-        except (TemporaryError, RefusedError):
+        except (TemporaryError, RefusedError, OSError):  # OSError: out of descriptors, for now
             return
         self._log.info("pod_removed_late", sandbox=name)
         with self._lock:

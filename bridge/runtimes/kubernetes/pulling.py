@@ -11,7 +11,12 @@ from bridge.errors import NodeError
 from bridge.runtimes.kubernetes.api import Object
 from bridge.runtimes.sandbox import UserError
 
-NO_SPACE = re.compile(r"no space left on device|read-only file system|input/output error")
+# Of the kernel, which has the last word. Registries and images can have these words said as well:
+# by the text of an HTTP status, by a path, by a link that leads to where nothing can be made.
+_NO_SPACE = re.compile(
+    r"(?:no space left on device|read-only file system|input/output error)(?:: unknown)?$"
+)
+_OTHERS_WORDS = re.compile(r"\bstatus\b.*: [1-5]\d\d | to rootfs at |create mountpoint for ")
 # What a registry, or the way to it, says when another try may help. An unknown host is none of
 # these: a name server that cannot be asked is told of in other words.
 _PASSING = re.compile(
@@ -59,13 +64,18 @@ def trouble(image: str, events: Sequence[Object], message: str) -> str:
     said = next((text for text in reversed(told) if "pull" in text), message)
     said = short(said, image)
     without_name = said.replace(image, "")
-    if NO_SPACE.search(without_name):
+    if is_of_disk(without_name):
         raise NodeError(f"image {image} cannot be stored: {said}")
     if _PASSING.search(without_name):
         return f"waiting for the registry of {image}: {said}"
     if not told and not message.startswith(("failed", "rpc")):
         return f"pulling image {image} failed; asking why"
     raise UserError(f"image {image} cannot be pulled: {said}")
+
+
+def is_of_disk(text: str) -> bool:
+    """Whether a message tells that the node's disk is full or broken, and nobody else made it."""
+    return bool(_NO_SPACE.search(text)) and not _OTHERS_WORDS.search(text)
 
 
 def short(text: str, image: str) -> str:

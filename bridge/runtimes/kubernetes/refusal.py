@@ -18,6 +18,8 @@ _UNPREPARED = re.compile(
     r"|because it is being terminated|no PriorityClass with name|RuntimeClass .* not found"
     r"|error looking up service account|status unknown for quota"
 )
+# RBAC's own words: policies and webhooks say "cannot" as well.
+_NO_RIGHT = re.compile(r'is forbidden: User "[^"]*" cannot \w+ resource')
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)")
 _UNITS = {
     "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
@@ -33,7 +35,7 @@ def blame(error: RefusedError, what: str) -> SbridgeError:
         return _over_quota(quota, what)
     if error.status == 401:
         return TemporaryError(f"the cluster does not take the agent's credentials: {text}")
-    if error.status == 403 and " cannot " in text:
+    if error.status == 403 and _NO_RIGHT.search(text):
         hint = "`sbridge kubernetes apply` gives the agent its role."
         return TemporaryError(f"the cluster does not let the agent make {what}: {text}. {hint}")
     if error.status == 409:

@@ -132,7 +132,7 @@ def _create_trouble(pod: Object, reason: str, message: str) -> Delay:
 
 
 def _not_created(pod: Object, reason: str, message: str) -> SbridgeError:
-    if pulling.NO_SPACE.search(message):
+    if pulling.is_of_disk(message):
         return NodeError(f"containers cannot be created: {message}")
     if _is_too_small(pod, message):
         return _too_small(pod)

@@ -144,3 +144,23 @@ def test_missing_credentials_name_the_setting(tmp_path):
         Api(Kubernetes(kubeconfig=str(tmp_path / "none")))
     with pytest.raises(ConfigError, match="is empty"):
         Api(dataclasses.replace(Kubernetes(), kubeconfig=""))
+
+
+@pytest.mark.parametrize("text", ["clusters: [{name: c, clu", "hello", "clusters: 5\n", "\0"])
+def test_a_kubeconfig_that_is_half_written_is_the_administrators_error(tmp_path, text):
+    (tmp_path / "half").write_text(text)
+    with pytest.raises(ConfigError, match=r"kubernetes\.kubeconfig: no credentials in .*half"):
+        Api(Kubernetes(kubeconfig=str(tmp_path / "half")))
+
+
+def test_a_kubeconfig_that_is_being_replaced_is_waited_for(answers, monkeypatch):
+    monkeypatch.setattr("bridge.runtimes.kubernetes.api._REBUILD_S", 0.0)
+    api = Api(answers.settings())
+    (answers.folder / "kubeconfig").write_text("clusters: [{name: c, clu")
+    answers.add(401, refusal(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(TemporaryError, match="no credentials in"):
+        api.get(PODS)
+
+    answers.settings("second")
+    answers.add(200, {"items": []})
+    assert api.get(PODS) == {"items": []}

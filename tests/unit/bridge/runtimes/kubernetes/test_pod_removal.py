@@ -1,6 +1,7 @@
 """Pods whose place the agent does not know yet; what is really removed is tested on a cluster."""
 
 import dataclasses
+import errno
 import json
 import time
 
@@ -59,3 +60,17 @@ def test_a_pod_of_before_the_agents_start_is_removed_wherever_the_first_list_fin
     ]
     late = next(one for one in answers.asked if one["path"].endswith("user-alice/pods/a"))
     assert json.loads(late["body"])["preconditions"] == {"uid": "u"}
+
+
+def test_late_removal_outlives_a_lack_of_descriptors(answers, monkeypatch):
+    watch, removal = made(answers)
+    answers.add(200, {"metadata": {"resourceVersion": "5"}, "items": []})
+    watch._list()
+
+    def out_of_descriptors(_uid):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(pod_removal.processes, "kill_pod", out_of_descriptors)
+    removal._unremoved["a"] = frozenset({"u"})
+    removal._remove_late("a", frozenset({"u"}))
+    assert "a" in removal._unremoved

@@ -32,3 +32,24 @@ def test_a_kubelets_word_about_a_pull_is_understood(message, pull, words):
 
 def test_without_a_word_the_image_is_not_there():
     assert pulling.pull_of([{"reason": "Pulling", "message": 'Pulling image "x"'}]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_of_disk"),
+    [
+        ("failed to extract layer sha256:1: write /a: no space left on device: unknown", True),
+        ("failed to copy: open /var/lib/containerd/ingest/1: no space left on device", True),
+        (
+            "unexpected status from HEAD request to http://r/v2/x: 403 no space left on device",
+            False,
+        ),
+        ("mkdir /run/rootfs/no space left on device: not a directory", False),
+        (
+            'error mounting "/a" to rootfs at "/etc/b": create mountpoint for /etc/b mount: open'
+            " /b: read-only file system: unknown",
+            False,
+        ),
+    ],
+)
+def test_only_the_kernels_own_word_tells_of_a_nodes_disk(text, is_of_disk):
+    assert pulling.is_of_disk(text) is is_of_disk

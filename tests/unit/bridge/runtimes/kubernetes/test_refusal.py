@@ -22,6 +22,7 @@ from bridge.runtimes.sandbox import UserError
         (403, 'pods "a" is forbidden: violates PodSecurity "baseline:latest"', TemporaryError),
         (403, 'pods "a" is forbidden: no PriorityClass with name x was found', TemporaryError),
         (403, "ValidatingAdmissionPolicy 'no-latest' denied request: use a tag", UserError),
+        (403, 'admission webhook "tags" denied the request: latest cannot be used', UserError),
         (
             403,
             'pods "a" is forbidden: status unknown for quota: q, resources: pods',
