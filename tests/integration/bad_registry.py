@@ -44,12 +44,12 @@ def slow_registry(behind: str, delay_s: float, port: int = 0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def refusing_registry(status: int) -> Iterator[str]:
-    """Give the address of one that answers everything with this status."""
+def refusing_registry(status: int, reason: str | None = None) -> Iterator[str]:
+    """Give the address of one that answers everything with this status, in these words."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def refuse(self) -> None:
-            self.send_response(status)
+            self.send_response(status, reason)
             if status == 401:
                 self.send_header("WWW-Authenticate", 'Basic realm="tested"')
             self.end_headers()

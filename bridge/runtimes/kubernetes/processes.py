@@ -10,6 +10,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from bridge import kernel
 
@@ -45,6 +46,31 @@ def pod_uid(cgroup: str) -> str:
     """Return the uid of the pod whose cgroup has this path, "" when it tells none."""
     match = _POD_UID.search(cgroup)
     return match[1].replace("_", "-") if match else ""
+
+
+def root_folder(pod_uid: str) -> Path | None:
+    """Return where this node keeps what some process of the pod writes to its root."""
+    for process in _in_cgroup(*_cgroup_names(pod_uid)):
+        try:
+            folder = upper_folder(os.fsdecode(kernel.read(process, "mountinfo")))
+        except OSError:
+            continue  # it has ended
+        finally:
+            os.close(process)
+        if folder is not None:
+            return folder
+    return None
+
+
+def upper_folder(mountinfo: str) -> Path | None:
+    """Return the upper folder of the overlay at /, None where there is no overlay."""
+    for line in mountinfo.split("\n"):
+        before, _, after = line.partition(" - ")
+        options = after.split(" ")[-1].split(",")
+        upper = [option for option in options if option.startswith("upperdir=")]
+        if before.split(" ")[4:5] == ["/"] and after.startswith("overlay ") and upper:
+            return Path(upper[0].removeprefix("upperdir="))
+    return None
 
 
 def kill_pod(pod_uid: str) -> bool:
