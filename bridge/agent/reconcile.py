@@ -6,6 +6,7 @@ begins in between is never taken for gone.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from bridge.agent.job import JobRun
@@ -20,14 +21,22 @@ _NAME = re.compile(r"slurm-job-(\d+)(?:-|$)")
 def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) -> bool:
     """Compare once; returns whether Slurm and the runtimes could be asked."""
     runs = [job for job in sandboxes.all() if job.state.name != "finished"]
+    # Each on its own: a Kubernetes that is away keeps no node from being resumed.
+    rounds: tuple[Callable[[], None], ...] = (
+        lambda: _compare(sandboxes, slurm, node, runs, log),
+        lambda: _remove_strays(sandboxes, slurm, log),
+        lambda: _resume_if_sound(sandboxes.health, slurm, node, log),
+        sandboxes.gang.remind,
+        sandboxes.remove_remains,
+    )
+    done = [_done(each, log) for each in rounds]
+    return all(done)
+
+
+def _done(work: Callable[[], None], log: Any) -> bool:
+    """Whether what was to be asked could be asked; what could not is logged."""
     try:
-        names = sandboxes.sandbox_names()
-        jobs = slurm.jobs_on(node)
-        _end_lost_runs(sandboxes, runs, jobs, log)
-        _remove_orphans(sandboxes, names, jobs, log)
-        _remove_strays(sandboxes, slurm, log)
-        _resume_if_sound(sandboxes.health, slurm, node, log)
-        sandboxes.gang.remind()
+        work()
     except TemporaryError as error:
         log.warning("reconcile_delayed", reason=str(error))
         return False
@@ -35,6 +44,15 @@ def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) ->
         log.error("reconcile_failed", reason=str(error))
         return False
     return True
+
+
+def _compare(
+    sandboxes: Sandboxes, slurm: SlurmControl, node: str, runs: list[JobRun], log: Any
+) -> None:
+    names = sandboxes.sandbox_names()
+    jobs = slurm.jobs_on(node)
+    _end_lost_runs(sandboxes, runs, jobs, log)
+    _remove_orphans(sandboxes, names, jobs, log)
 
 
 def _resume_if_sound(health: NodeHealth, slurm: SlurmControl, node: str, log: Any) -> None:

@@ -31,6 +31,7 @@ _REQUEUE_GRACE_S = 20.0  # for the batch host, which can tell the job why
 _LOOPBACK = "127.0.0.1"
 _MOVED = "; the job was requeued"
 _NOT_MOVED = "; the job may not be requeued, so it fails"
+_REMAINS_S = 3600.0
 _STRAY_ROUNDS = 2  # of reconciliation: so often its own agent could have removed a sandbox
 
 
@@ -98,11 +99,35 @@ class Sandboxes:
         for run in self.spool.runs():
             try:
                 job = JobRun.load(run, self.spool.job(run), self._patience_s)
+            except FileNotFoundError:
+                continue  # no run's: `remove_remains`
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._log.error("record_unreadable", run=str(run), reason=str(error))
                 continue
             self._jobs[run] = job
         self._log.info("records_loaded", runs=len(self._jobs))
+
+    def remove_remains(self) -> None:
+        """Remove folders of runs that are over, made again by a container runtime that had hung.
+
+        It makes what a container is to mount, also for one that nobody wants any more. No run has
+        such a folder, and there is no record in it; a trial's folder is younger.
+        """
+        try:
+            runs = self.spool.runs()
+        except OSError:
+            return  # `health` says why
+        for run in runs:
+            folder = self.spool.job(run)
+            if run in self._jobs or folder.request.exists():
+                continue
+            try:
+                age_s = time.time() - folder.root.lstat().st_mtime
+            except OSError:
+                continue
+            if age_s > _REMAINS_S:
+                shutil.rmtree(folder.root, ignore_errors=True)
+                self._log.info("remains_removed", run=str(run))
 
     def resume_work(self) -> None:
         """Go on where an earlier agent stopped: make what was being made, publish what was over."""

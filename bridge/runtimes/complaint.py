@@ -42,10 +42,10 @@ def telling(stderr: str) -> str:
     lines = [line for line in lines if line]
     kept = [line for line in lines if not (_LOG_LINE.match(line) or _COUNT.fullmatch(line))]
     kept = kept or [_LOG_LINE.sub(r"\1", line) for line in lines]
-    return _short("; ".join(printable(line) for line in kept))
+    return shortened("; ".join(printable(line) for line in kept))
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
     """Cut the middle out: the begin says what failed, the end why."""
     if len(text) <= _LONGEST:
         return text

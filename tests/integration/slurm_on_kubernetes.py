@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import tomllib
 from collections.abc import Iterator
@@ -132,6 +133,19 @@ class SlurmOnKubernetes(Cluster):
     def sandbox_cgroups(self) -> list[str]:
         """Not Podman's, which are for the whole machine: one without processes may be anybody's."""
         return self.pod_cgroups()
+
+    def leftovers(self) -> list[str]:
+        """Return what jobs leave, but for folders that a container runtime made again.
+
+        One that had hung makes what a deleted pod was to mount; no run has such a folder, and
+        agents remove it later.
+        """
+        spooled = re.compile(rf"{re.escape(str(self.spool))}/[^/]+/jobs/[^/]+")
+        return [
+            thing
+            for thing in super().leftovers()
+            if not spooled.fullmatch(thing) or Path(thing, "request.json").exists()
+        ]
 
     def wait_until_clean(self) -> None:
         """Wait until no job has left anything and every node may be used."""

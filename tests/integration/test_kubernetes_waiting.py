@@ -469,6 +469,28 @@ def test_a_dead_container_runtime_drains_the_node(cluster, job):
             fault.close()
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("words", ["no space left on device", "connection refused"])
+def test_an_image_whose_own_words_are_of_a_broken_node_drains_none(cluster, job, registry, words):
+    image = "liar-" + words.replace(" ", "-")
+    push(registry, image, {"a-file": b""}, volumes=[f"/a-file/{words}"])
+    ran = job(script(RUN, f"{IMAGES}/{image}"), "--no-requeue")
+    assert ran.wait() == "FAILED"
+    assert words in ran.err
+    assert "cannot run it" not in ran.err
+    assert cluster.drained_nodes() == {}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_registry_that_says_it_is_the_nodes_disk_drains_no_node(cluster, job):
+    with refusing_registry(500, "no space left on device") as address:
+        ran = job(script(RUN, f"{address}/x:1"), "--no-requeue")
+        assert ran.wait() == "FAILED"
+    assert "no space left on device" in ran.err
+    assert "cannot run it" not in ran.err
+    assert cluster.drained_nodes() == {}
+
+
 def test_a_full_disk_that_takes_no_image_drains_the_node(cluster, job, registry):
     push(registry, "large", {"data": bytes(range(256)) * 999})
     folder = cluster.kubernetes.state / cluster.kubernetes_node

@@ -54,7 +54,11 @@ class PodRemoval:
         if sandbox is not None:
             _kill_init(sandbox)
             uids = uids or {processes.pod_uid(sandbox.cgroup)} - {""}
-        if not all(processes.kill_pod(uid) for uid in uids):
+        try:
+            are_gone = all(processes.kill_pod(uid) for uid in uids)
+        except OSError as error:
+            raise NodeError(f"processes of sandbox {name} cannot be looked for: {error}") from error
+        if not are_gone:
             raise NodeError(f"processes of sandbox {name} cannot be killed")
         try:
             self._delete(name, pods, uids)

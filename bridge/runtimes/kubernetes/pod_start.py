@@ -12,7 +12,14 @@ import time
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
 from bridge.runtimes import image_variables
-from bridge.runtimes.kubernetes import processes, pulling, refusal, user_namespace, waiting
+from bridge.runtimes.kubernetes import (
+    image_store,
+    processes,
+    pulling,
+    refusal,
+    user_namespace,
+    waiting,
+)
 from bridge.runtimes.kubernetes.api import NO_ANSWER, Api, Object, RefusedError
 from bridge.runtimes.kubernetes.pod_creation import PodCreation
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
@@ -86,7 +93,7 @@ class PodStart:
                 if said.startswith("pulling"):
                     waiter.say(f"{said} took {pulling.pull_of(events.now())}")
                 return pod
-            delay = waiting.progress(pod, events.after(time.monotonic() - began))
+            delay = _progress(pod, events.after(time.monotonic() - began))
             away = self._watch.away
             said = _without_api(away) if away else delay.text
             waiter.say(said)
@@ -94,6 +101,13 @@ class PodStart:
             _check_patience(waiter, said)
             pod = self._watch.wait(pod, _LOOK_S)
         raise TemporaryError(f"pod {name} was deleted from outside while it was starting")
+
+
+def _progress(pod: Object, events: list[Object]) -> waiting.Delay:
+    try:
+        return waiting.progress(pod, events)
+    except pulling.DiskError as error:
+        raise image_store.blame(error, pod) from error
 
 
 def entry(pod: Object) -> Sandbox:

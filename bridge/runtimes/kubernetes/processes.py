@@ -4,12 +4,14 @@ Kubelets name cgroups after the pod's uid and the container's id, with both cgro
 and with cgroup v1 and v2 alike. The kubelet itself learns of such an end later, and agrees.
 """
 
+import errno
 import os
 import re
 import select
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from bridge import kernel
 
@@ -47,8 +49,36 @@ def pod_uid(cgroup: str) -> str:
     return match[1].replace("_", "-") if match else ""
 
 
+def root_folder(pod_uid: str) -> Path | None:
+    """Return where this node keeps what some process of the pod writes to its root."""
+    for process in _in_cgroup(*_cgroup_names(pod_uid)):
+        try:
+            folder = upper_folder(os.fsdecode(kernel.read(process, "mountinfo")))
+        except OSError:
+            continue  # it has ended
+        finally:
+            os.close(process)
+        if folder is not None:
+            return folder
+    return None
+
+
+def upper_folder(mountinfo: str) -> Path | None:
+    """Return the upper folder of the overlay at /, None where there is no overlay."""
+    for line in mountinfo.split("\n"):
+        before, _, after = line.partition(" - ")
+        options = after.split(" ")[-1].split(",")
+        upper = [option for option in options if option.startswith("upperdir=")]
+        if before.split(" ")[4:5] == ["/"] and after.startswith("overlay ") and upper:
+            return Path(upper[0].removeprefix("upperdir="))
+    return None
+
+
 def kill_pod(pod_uid: str) -> bool:
-    """Kill all processes of the pod on this node; whether none is left within seconds."""
+    """Kill all processes of the pod on this node; whether none is left within seconds.
+
+    Raises OSError when they cannot be looked for.
+    """
     deadline = time.monotonic() + _GONE_TIMEOUT_S
     while left := _kill_all(pod_uid):
         try:
@@ -70,8 +100,8 @@ def _kill_all(pod_uid: str) -> list[int]:
             # the pod's own. The open /proc folder names the process, whoever has its pid later.
             signal.pidfd_send_signal(process, signal.SIGKILL)
             killed.append(_pidfd(process))
-        except OSError:
-            pass  # it ended by itself
+        except OSError as error:
+            _check_ended(error)
         finally:
             os.close(process)
     return killed
@@ -108,17 +138,25 @@ def _in_cgroup(*names: str) -> Iterator[int]:
             continue
         try:
             process = kernel.open_process(int(entry))
-        except OSError:
+        except OSError as error:
+            _check_ended(error)
             continue
         try:
             cgroup = kernel.read(process, "cgroup")
             matches = any(name in cgroup for name in wanted) and not _is_dead(process)
-        except OSError:
+        except OSError as error:
+            _check_ended(error)
             matches = False
         if matches:
             yield process
         else:
             os.close(process)
+
+
+def _check_ended(error: OSError) -> None:
+    """Pass over the error of a process that ended by itself; raise one of this process's own."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _is_dead(process: int) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridge.errors import NodeError
+from bridge.errors import TemporaryError
 from bridge.runtimes.kubernetes.api import Object
 from bridge.runtimes.sandbox import UserError
 
@@ -26,6 +26,10 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_REASON = 400
+
+
+class DiskError(TemporaryError):
+    """Words about the node's disk. They may be an image's or a registry's: look at the disk."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ def pull_of(events: Sequence[Object]) -> Pull | None:
 def trouble(image: str, events: Sequence[Object], message: str) -> str:
     """Judge a failed pull by what the registry said: the back-off's own text may not tell.
 
-    Returns what is waited for; raises `UserError` or `NodeError` when that is in vain.
+    Returns what is waited for; raises `UserError` or `DiskError` when that is in vain.
     """
     told = [text_of(event) for event in events if event.get("reason") == "Failed"]
     said = next((text for text in reversed(told) if "pull" in text), message)
     said = short(said, image)
     without_name = said.replace(image, "")
     if is_of_disk(without_name):
-        raise NodeError(f"image {image} cannot be stored: {said}")
+        raise DiskError(f"image {image} cannot be stored: {said}")
     if _PASSING.search(without_name):
         return f"waiting for the registry of {image}: {said}"
     if not told and not message.startswith(("failed", "rpc")):

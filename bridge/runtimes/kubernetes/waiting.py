@@ -3,13 +3,17 @@
 Pure: a pod's status and its events go in, words for the waiting user or an error come out.
 Reasons and texts are those of Kubernetes 1.34 to 1.36, its kubelet and containerd; what is not
 known here is waited for, because it may pass, and what is said of it is Kubernetes' own.
+
+What is said of a container may hold words of its image, a path or a variable: who could blame
+the node with them could drain one after the other. So they only tell what is worth a look.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bridge.errors import NodeError, SbridgeError, TemporaryError
+from bridge.errors import SbridgeError, TemporaryError
+from bridge.runtimes.complaint import shortened
 from bridge.runtimes.kubernetes import pulling
 from bridge.runtimes.kubernetes.api import Object
 from bridge.runtimes.sandbox import UserError
@@ -49,7 +53,7 @@ class Delay(NamedTuple):
 def progress(pod: Object, events: Sequence[Object]) -> Delay:
     """Return what to tell whoever waits for `pod`.
 
-    Raises `UserError`, `TemporaryError` or `NodeError` when this pod will never run.
+    Raises `UserError`, `TemporaryError` or its kind `DiskError` when this pod will never run.
     """
     status = pod.get("status", {})
     image = _image(pod)
@@ -114,29 +118,32 @@ def _disruption(status: dict[str, Any]) -> str:
 
 def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
     reason = str(status.get("reason", ""))
-    message = str(status.get("message", ""))[:_LONGEST_REASON]
+    message = str(status.get("message", ""))
     if _ADMISSION_REASONS.match(reason):
-        return TemporaryError(f"the node does not take the sandbox now: {reason}: {message}")
+        return TemporaryError(
+            f"the node does not take the sandbox now: {reason}: {shortened(message)}"
+        )
     terminated = _container(pod).get("state", {}).get("terminated", {})
     image = _image(pod)
     why = terminated.get("message") or message or terminated.get("reason") or reason
     if terminated.get("reason") in CREATE_REASONS:
-        return _not_created(pod, terminated["reason"], str(why)[:_LONGEST_REASON])
-    return TemporaryError(f"the sandbox with image {image} ended at once: {why}")
+        return _not_created(pod, terminated["reason"], str(why))
+    return TemporaryError(f"the sandbox with image {image} ended at once: {shortened(str(why))}")
 
 
 def _create_trouble(pod: Object, reason: str, message: str) -> Delay:
     if _PASSING_CREATE.search(message):
-        return Delay(f"waiting for the node's container runtime: {message}", by_node=True)
+        return Delay(f"waiting for the node's container runtime: {message}")
     raise _not_created(pod, reason, message)
 
 
 def _not_created(pod: Object, reason: str, message: str) -> SbridgeError:
     if pulling.is_of_disk(message):
-        return NodeError(f"containers cannot be created: {message}")
+        return pulling.DiskError(f"containers cannot be created: {shortened(message)}")
     if _is_too_small(pod, message):
         return _too_small(pod)
-    return UserError(f"the sandbox with image {_image(pod)} cannot be made: {message or reason}")
+    told = shortened(message) or reason
+    return UserError(f"the sandbox with image {_image(pod)} cannot be made: {told}")
 
 
 def _not_taken(pod: Object) -> Delay | None:

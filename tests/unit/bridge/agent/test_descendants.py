@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -25,6 +26,9 @@ def tree():
     """
     leader = subprocess.Popen(["sh", "-c", TREE], stdout=subprocess.PIPE, start_new_session=True)
     pids = [int(leader.stdout.readline()) for _ in range(5)]
+    deadline = time.monotonic() + 30
+    while len(descendants(leader.pid, leader.pid)) > len(pids):  # what only started these
+        assert time.monotonic() < deadline
     yield leader.pid, pids
     for pid in pids:
         os.kill(pid, 9)
