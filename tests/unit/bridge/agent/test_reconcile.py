@@ -8,6 +8,7 @@ from bridge.agent.node_health import NodeHealth
 from bridge.agent.reconcile import reconcile
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Agent, Config
+from bridge.errors import TemporaryError
 from bridge.runtimes.host import HostRuntime
 from bridge.slurm.jobs import SlurmControl
 
@@ -146,3 +147,16 @@ def test_a_slurm_that_cannot_be_asked_leaves_everything_as_it_is(
     clock.now += 5
     assert not reconcile(sandboxes, control, "n1", log)
     assert sandboxes.health.is_due
+
+
+def test_a_runtime_that_cannot_be_asked_keeps_no_node_from_being_resumed(
+    sandboxes, control, log, drained, monkeypatch
+):
+    def away():
+        raise TemporaryError("the Kubernetes API does not answer")
+
+    told = drained(OURS)
+    monkeypatch.setattr(sandboxes, "strays", away)
+    assert not reconcile(sandboxes, control, "n1", log)
+    assert told() == RESUMED
+    assert log.events == ["reconcile_delayed", "node_resumed"]

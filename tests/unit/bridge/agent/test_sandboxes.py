@@ -1,6 +1,8 @@
-"""What stays on the disk of a job that could not be recorded."""
+"""What stays on the disk of a job that could not be recorded, or is no run's."""
 
 import errno
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,8 @@ VARIABLES = {"SLURM_JOB_ID": "7", "SLURM_JOB_UID": "1000", "SLURM_JOB_GID": "100
 @pytest.fixture
 def sandboxes(tmp_path):
     config = Config(agent=Agent(spool_dir=tmp_path, runtime="host", allowed_runtimes=("host",)))
-    made = Sandboxes(config, "n1", None, SimpleNamespace(), lambda job: None)
+    log = SimpleNamespace(info=lambda *_, **__: None)
+    made = Sandboxes(config, "n1", None, log, lambda job: None)
     made.spool.jobs.mkdir(parents=True)
     return made
 
@@ -44,3 +47,17 @@ def test_a_folder_with_a_record_that_could_not_be_read_is_kept(sandboxes, full_d
     with pytest.raises(NodeError):
         sandboxes.prepare(VARIABLES)
     assert (folder / "request.json").read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "has_record", "stays"), [(7200, False, False), (7200, True, True), (60, False, True)]
+)
+def test_an_old_folder_that_is_no_runs_is_removed(sandboxes, age_s, has_record, stays):
+    folder = sandboxes.spool.jobs / "7.0"
+    (folder / "share" / "group").mkdir(parents=True)
+    if has_record:
+        (folder / "request.json").write_text("{")
+    long_ago = time.time() - age_s
+    os.utime(folder, (long_ago, long_ago))
+    sandboxes.remove_remains()
+    assert folder.exists() is stays
