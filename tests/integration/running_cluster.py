@@ -32,7 +32,9 @@ ENDED = frozenset(
 )
 
 # What a start that takes more than two seconds is told with, on a busy machine.
-SLOW_START = re.compile(rb"^sbridge: (?:starting|waiting for|the sandbox is) .*\n", re.MULTILINE)
+SLOW_START = re.compile(
+    rb"^sbridge: (?:starting|pulling|waiting for|the sandbox is) .*\n", re.MULTILINE
+)
 
 Completed = subprocess.CompletedProcess[str]
 
