@@ -84,7 +84,7 @@ ROWS = (
     Row(
         "--signal=B: warns the shell before the time limit",
         _TRAP.format(name="USR1", code=3) + _WAIT,
-        ("--time=1", "--signal=B:USR1@50"),
+        ("--time=1", "--signal=B:USR1@30"),
     ),
     Row(
         "too much memory is OUT_OF_MEMORY",
