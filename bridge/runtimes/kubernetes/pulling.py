@@ -78,7 +78,7 @@ def trouble(image: str, events: Sequence[Object], message: str) -> str:
 
 
 def is_of_disk(text: str) -> bool:
-    """Whether a message tells that the node's disk is full or broken, and nobody else made it."""
+    """Whether a message may tell of the node's disk, by its last words; see `DiskError`."""
     return bool(_NO_SPACE.search(text)) and not _OTHERS_WORDS.search(text)
 
 
