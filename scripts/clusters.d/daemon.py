@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ from files import write
 from processes import end_processes, start_time
 
 START_TIMEOUT_S = 60.0
+_RESTART_S = 0.5
+
+
+class EndedAtOnceError(Failure):
+    """A daemon that ended before it worked."""
 
 
 def _at_once() -> bool:
@@ -44,7 +50,9 @@ class Daemon:
     """One daemon of a cluster: how it is started, and how one sees that it works.
 
     `inputs` are the files that it reads at its start: when one changes, it is restarted.
-    `address` is for people to read; `notifies` says that it sends READY=1 as to systemd.
+    `address` is for people to read; `notifies` says that it sends READY=1 as to systemd;
+    `restarts` that it gives up when what it needs is not ready, and is tried again, as systemd's
+    Restart=on-failure has it.
     """
 
     cluster: Home
@@ -54,6 +62,7 @@ class Daemon:
     inputs: list[Path] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     notifies: bool = False
+    restarts: bool = False
     address: str = ""
 
     @property
@@ -82,6 +91,16 @@ class Daemon:
         return "restarted, because what it was started from has changed" if saved else "up"
 
     def start(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                return self._start_once()
+            except EndedAtOnceError:
+                if not self.restarts or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RESTART_S)
+
+    def _start_once(self) -> None:
         self.record.parent.mkdir(parents=True, exist_ok=True)
         environment = {**self.cluster.daemon_environment, **self.environment}
         begin = self.log.stat().st_size if self.log.exists() else 0
@@ -117,10 +136,13 @@ class Daemon:
     ) -> None:
         """Wait until it works; a daemon that does not is a failure that shows its log."""
         in_time = wait_until(lambda: not alive() or ready(), START_TIMEOUT_S)
-        if alive() and in_time:
+        still_runs = alive()
+        if still_runs and in_time:
             return
-        what = "did not become ready in time" if alive() else "ended right after its start"
-        raise Failure(f"{self.name} {what}. The end of {self.log}:\n{self.tail(log_begin)}")
+        end = f"The end of {self.log}:\n{self.tail(log_begin)}"
+        if still_runs:
+            raise Failure(f"{self.name} did not become ready in time. {end}")
+        raise EndedAtOnceError(f"{self.name} ended right after its start. {end}")
 
     def tail(self, begin: int) -> str:
         """Return the last lines that it logged since `begin`."""

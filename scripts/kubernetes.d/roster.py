@@ -181,6 +181,9 @@ def kubelet(node: Node) -> Daemon:
         argv,
         lambda: answers_ok(node.healthz_port, "/healthz"),
         [conf, node.cluster.pki / f"{node.name}.crt"],
+        # A containerd that listens may still refuse the CRI ("server is not initialized yet"), and
+        # a kubelet that meets one such answer ends.
+        restarts=True,
         address=f"https://{node.name}:{node.kubelet_port}",
     )
 
