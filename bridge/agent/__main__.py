@@ -55,13 +55,13 @@ class _Agent:
         self._slurm = SlurmControl(settings.slurm)
         self._sandboxes = Sandboxes(settings, node, self._slurm, self._log, self._finished)
         try:
-            blueprint.furnish_node(self._sandboxes.spool, settings.sandbox.init)
+            blueprint.furnish_node(self._sandboxes.node.spool, settings.sandbox.init)
         except OSError as error:
             raise ConfigError(f"agent.spool_dir or sandbox.init: {error}") from error
         self._publisher = publication.Publisher(
-            settings, node, self._sandboxes, self._slurm, smithy, self._log
+            settings, node, self._sandboxes.runs, self._slurm, smithy, self._log
         )
-        self._sandboxes.load()
+        self._sandboxes.runs.load()
         self._server = Server(settings, node, self._sandboxes, smithy, self._log)
         self._stop = threading.Event()
 

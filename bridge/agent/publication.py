@@ -21,7 +21,7 @@ from bridge.agent import blueprint
 from bridge.agent.facts import collect, identity
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun
-from bridge.agent.sandboxes import Sandboxes
+from bridge.agent.runs import Runs
 from bridge.config import Config
 from bridge.errors import CommandError, TemporaryError
 from bridge.results import mirror, publish
@@ -88,14 +88,14 @@ class Publisher:
         self,
         config: Config,
         node: str,
-        sandboxes: Sandboxes,
+        runs: Runs,
         slurm: SlurmControl,
         forge: Forge,
         log: Any,
     ) -> None:
         self._config = config
         self._node = node
-        self._sandboxes = sandboxes
+        self._runs = runs
         self._slurm = slurm
         self._forge = forge
         self._log = log
@@ -127,7 +127,7 @@ class Publisher:
             time.sleep(self._config.results.mirror_interval_s)
 
     def _mirror_all(self) -> None:
-        for job in self._sandboxes.all():
+        for job in self._runs.all():
             if job.request.is_nas_job and self._is_ours(job) and job.state.name != "finished":
                 self._begin_mirror(job)
 
@@ -248,7 +248,7 @@ class Publisher:
         keep_s = self._config.results.keep_local_h * 3600
         if keep_s:
             threading.Event().wait(keep_s)
-        link = self._sandboxes.spool.out_link(job.run.job_id)
+        link = self._runs.spool.out_link(job.run.job_id)
         try:
             if os.readlink(link) == str(job.spool.out):
                 link.unlink()
@@ -261,7 +261,7 @@ class Publisher:
         except CommandError as error:
             self._log.error("spool_folder_stays", run=str(job.run), reason=str(error))
         self._mirrored.pop(str(job.run), None)
-        self._sandboxes.forget(job)
+        self._runs.forget(job)
 
 
 def _has_outputs(job: JobRun) -> bool:

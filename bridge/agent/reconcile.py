@@ -20,14 +20,14 @@ _NAME = re.compile(r"slurm-job-(\d+)(?:-|$)")
 
 def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) -> bool:
     """Compare once; returns whether Slurm and the runtimes could be asked."""
-    runs = [job for job in sandboxes.all() if job.state.name != "finished"]
+    runs = [job for job in sandboxes.runs.all() if job.state.name != "finished"]
     # Each on its own: a Kubernetes that is away keeps no node from being resumed.
     rounds: tuple[Callable[[], None], ...] = (
         lambda: _compare(sandboxes, slurm, node, runs, log),
         lambda: _remove_strays(sandboxes, slurm, log),
         lambda: _resume_if_sound(sandboxes.health, slurm, node, log),
         sandboxes.gang.remind,
-        sandboxes.remove_remains,
+        sandboxes.runs.remove_remains,
     )
     done = [_done(each, log) for each in rounds]
     return all(done)
@@ -49,7 +49,7 @@ def _done(work: Callable[[], None], log: Any) -> bool:
 def _compare(
     sandboxes: Sandboxes, slurm: SlurmControl, node: str, runs: list[JobRun], log: Any
 ) -> None:
-    names = sandboxes.sandbox_names()
+    names = sandboxes.runtimes.names()
     jobs = slurm.jobs_on(node)
     _end_lost_runs(sandboxes, runs, jobs, log)
     _remove_orphans(sandboxes, names, jobs, log)
@@ -73,7 +73,7 @@ def _resume_if_sound(health: NodeHealth, slurm: SlurmControl, node: str, log: An
 
 def _end_lost_runs(sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int], log: Any) -> None:
     for job in runs:
-        restarted = job is not sandboxes.latest(job.run.job_id)
+        restarted = job is not sandboxes.runs.latest(job.run.job_id)
         if job.run.job_id in jobs and not restarted:
             continue
         log.info("run_lost", run=str(job.run))
@@ -81,17 +81,17 @@ def _end_lost_runs(sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int], log
 
 
 def _remove_orphans(sandboxes: Sandboxes, names: set[str], jobs: set[int], log: Any) -> None:
-    owned = {job.state.sandbox_name for job in sandboxes.all() if job.state.name != "finished"}
+    owned = {job.state.sandbox_name for job in sandboxes.runs.all() if job.state.name != "finished"}
     for name in names - owned:
         match = _NAME.match(name)
         if match and int(match[1]) not in jobs:
-            sandboxes.remove_orphan(name)
+            sandboxes.runtimes.remove_orphan(name)
             log.info("orphan_removed", sandbox=name)
 
 
 def _remove_strays(sandboxes: Sandboxes, slurm: SlurmControl, log: Any) -> None:
     """Remove what a dead node's agent left, once Slurm said that its job is over."""
-    for runtime, name in sandboxes.strays():
+    for runtime, name in sandboxes.runtimes.strays():
         match = _NAME.match(name)
         job = slurm.job(int(match[1])) if match else None
         if match and (job is None or job.is_over):

@@ -203,7 +203,7 @@ class Server:
         values = [pair[len(prefix) :] for pair in message.every("env") if pair.startswith(prefix)]
         if not values or not values[0].isdigit() or len(values[0]) > _DIGITS:
             raise RefusedError("SLURM_JOB_ID does not name a job")
-        job = self._sandboxes.latest(int(values[0]))
+        job = self._sandboxes.runs.latest(int(values[0]))
         job = job or self._recall(connection, int(values[0]), uid)
         if job is None:
             raise RefusedError(
@@ -230,7 +230,7 @@ class Server:
         started = time.monotonic()
         said = progress = ""
         while True:
-            self._sandboxes.gather(job)
+            self._sandboxes.gathering.begin(job)
             with job.changed:
                 if not job.is_settled and job.progress == progress:
                     job.changed.wait(_LOOK_S)
@@ -334,7 +334,7 @@ class Server:
         """Return where the sandbox shows the batch script, if this step runs it."""
         if not message.first("script"):
             return None
-        native = self._sandboxes.script_dir(job.run.job_id) / "slurm_script"
+        native = self._sandboxes.node.script_dir(job.run.job_id) / "slurm_script"
         if os.fsencode(native) not in message.every("arg"):
             return None
         return job.spool.script_dir / "slurm_script"

@@ -41,8 +41,8 @@ def control(slurm):
 def sandboxes(tmp_path, control, log, clock):
     agent = Agent(spool_dir=tmp_path, runtime="host", allowed_runtimes=("host",))
     made = Sandboxes(Config(agent=agent), "n1", control, log, lambda job: None)
-    made.health = NodeHealth(made.spool, [HostRuntime()], clock)
-    made.spool.jobs.mkdir(parents=True)
+    made.health = NodeHealth(made.node.spool, [HostRuntime()], clock)
+    made.node.spool.jobs.mkdir(parents=True)
     return made
 
 
@@ -104,7 +104,7 @@ def test_a_fault_that_is_still_there_keeps_the_node_drained(
     sandboxes, control, log, drained, clock
 ):
     told = drained(OURS)
-    jobs = sandboxes.spool.jobs
+    jobs = sandboxes.node.spool.jobs
     sandboxes.health.found_fault()
     shutil.rmtree(jobs)
     clock.now += 5
@@ -121,7 +121,7 @@ def test_a_node_that_an_earlier_agent_drained_is_looked_at_before_it_is_resumed(
     sandboxes, control, log, drained
 ):
     told = drained(OURS)
-    sandboxes.spool.jobs.rmdir()
+    sandboxes.node.spool.jobs.rmdir()
     assert reconcile(sandboxes, control, "n1", log)
     assert told() == []
 
@@ -156,7 +156,7 @@ def test_a_runtime_that_cannot_be_asked_keeps_no_node_from_being_resumed(
         raise TemporaryError("the Kubernetes API does not answer")
 
     told = drained(OURS)
-    monkeypatch.setattr(sandboxes, "strays", away)
+    monkeypatch.setattr(sandboxes.runtimes, "strays", away)
     assert not reconcile(sandboxes, control, "n1", log)
     assert told() == RESUMED
     assert log.events == ["reconcile_delayed", "node_resumed"]

@@ -8,18 +8,21 @@ from types import SimpleNamespace
 import pytest
 
 from bridge.agent import blueprint
-from bridge.agent.sandboxes import Sandboxes
+from bridge.agent.job import Request
+from bridge.agent.runs import Runs
+from bridge.agent.this_node import ThisNode
 from bridge.config import Agent, Config
 from bridge.errors import NodeError
 
 VARIABLES = {"SLURM_JOB_ID": "7", "SLURM_JOB_UID": "1000", "SLURM_JOB_GID": "1000"}
+REQUEST = Request.of(VARIABLES)
 
 
 @pytest.fixture
-def sandboxes(tmp_path):
+def runs(tmp_path):
     config = Config(agent=Agent(spool_dir=tmp_path, runtime="host", allowed_runtimes=("host",)))
     log = SimpleNamespace(info=lambda *_, **__: None)
-    made = Sandboxes(config, "n1", None, log, lambda job: None)
+    made = Runs(ThisNode("n1", config, None, log))
     made.spool.jobs.mkdir(parents=True)
     return made
 
@@ -33,31 +36,31 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(blueprint, "furnish_job", furnish)
 
 
-def test_a_job_that_cannot_be_recorded_leaves_no_folder(sandboxes, full_disk):
+def test_a_job_that_cannot_be_recorded_leaves_no_folder(runs, full_disk):
     with pytest.raises(NodeError, match=r"jobs/7\.0 cannot be written: No space left on device"):
-        sandboxes.prepare(VARIABLES)
-    assert list(sandboxes.spool.jobs.iterdir()) == []
-    assert sandboxes.all() == []
+        runs.record(REQUEST)
+    assert list(runs.spool.jobs.iterdir()) == []
+    assert runs.all() == []
 
 
-def test_a_folder_with_a_record_that_could_not_be_read_is_kept(sandboxes, full_disk):
-    folder = sandboxes.spool.jobs / "7.0"
+def test_a_folder_with_a_record_that_could_not_be_read_is_kept(runs, full_disk):
+    folder = runs.spool.jobs / "7.0"
     folder.mkdir()
     (folder / "request.json").write_text("{")
     with pytest.raises(NodeError):
-        sandboxes.prepare(VARIABLES)
+        runs.record(REQUEST)
     assert (folder / "request.json").read_text() == "{"
 
 
 @pytest.mark.parametrize(
     ("age_s", "has_record", "stays"), [(7200, False, False), (7200, True, True), (60, False, True)]
 )
-def test_an_old_folder_that_is_no_runs_is_removed(sandboxes, age_s, has_record, stays):
-    folder = sandboxes.spool.jobs / "7.0"
+def test_an_old_folder_that_is_no_runs_is_removed(runs, age_s, has_record, stays):
+    folder = runs.spool.jobs / "7.0"
     (folder / "share" / "group").mkdir(parents=True)
     if has_record:
         (folder / "request.json").write_text("{")
     long_ago = time.time() - age_s
     os.utime(folder, (long_ago, long_ago))
-    sandboxes.remove_remains()
+    runs.remove_remains()
     assert folder.exists() is stays

@@ -1,0 +1,83 @@
+"""What becomes of a job that cannot have its sandboxes: it fails, or Slurm requeues it.
+
+`blame` decides: for `user` and `sbridge` it fails with the reason; for `nobody` and `node` it is
+requeued, and the node drained first.
+"""
+
+import time
+from typing import Any
+
+from bridge.agent.gang import Gang
+from bridge.agent.job import JobRun
+from bridge.agent.node_health import NodeHealth
+from bridge.agent.this_node import ThisNode
+from bridge.errors import NodeError, SbridgeError, TemporaryError
+
+_REQUEUE_RETRY_S = 5.0
+# Told before it is done: Slurm then ends the steps, which would not be told any more.
+_ABOUT_TO_REQUEUE = "; asking Slurm to requeue the job"
+_REQUEUE_GRACE_S = 20.0  # for the batch host, which can tell the job why
+_MOVED = "; the job was requeued"
+_NOT_MOVED = "; the job may not be requeued, so it fails"
+
+
+class Failures:
+    """Ends what cannot be, and tells the job's steps and its other nodes why."""
+
+    def __init__(self, node: ThisNode, gang: Gang, health: NodeHealth) -> None:
+        self._node = node.name
+        self._slurm = node.slurm
+        self._log: Any = node.log
+        self._gang = gang
+        self._health = health
+
+    def fail(self, job: JobRun, blame: str, reason: str) -> None:
+        """Have the job's steps fail on this node with a reason."""
+        self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
+        with job.lifecycle:
+            if job.state.name == "accepted":  # it may have ended since
+                job.advance(name="failed", blame=blame, reason=reason)
+                self._gang.tell(job)
+
+    def give_up(self, job: JobRun, error: SbridgeError) -> None:
+        """Have the job try again later: nobody is to blame that it waited in vain."""
+        waited_s = int(time.time() - job.state.accepted_at)
+        self._move(job, "nobody", f"{error.message} (waited {waited_s} s)")
+
+    def blame_node(self, job: JobRun, error: NodeError) -> None:
+        """Drain this node first, so that the requeued job does not come back to it."""
+        self._health.found_fault()
+        self._log.error("node_at_fault", run=str(job.run), node=self._node, reason=str(error))
+        try:
+            self._slurm.drain(self._node, error.message)
+        except TemporaryError as trouble:
+            self._log.error("node_not_drained", node=self._node, reason=str(trouble))
+        self._move(job, "node", f"node {self._node} cannot run it ({error.message})")
+
+    def break_gang(self, job: JobRun, blame: str, reason: str) -> None:
+        """Have no step of the job enter, because of what another node told."""
+        self._log.info("gang_broken", run=str(job.run), blame=blame, reason=reason)
+        if blame in ("nobody", "node"):
+            job.announce(reason + _ABOUT_TO_REQUEUE)
+            reason += _MOVED if self._requeued(job) else _NOT_MOVED
+        if not job.cancelled.is_set() or not job.state.reason:
+            job.advance(blame=blame, reason=reason)
+
+    def _move(self, job: JobRun, blame: str, reason: str) -> None:
+        """Have the job requeued, by its batch host where that is another node."""
+        if job.request.is_gang and job.request.batch_host != self._node:
+            self.fail(job, blame, reason)
+            if not job.cancelled.wait(_REQUEUE_GRACE_S):
+                self._requeued(job)
+            return
+        job.announce(reason + _ABOUT_TO_REQUEUE)
+        self.fail(job, blame, reason + (_MOVED if self._requeued(job) else _NOT_MOVED))
+
+    def _requeued(self, job: JobRun) -> bool:
+        while not job.cancelled.is_set():
+            try:
+                return self._slurm.requeue(job.run.job_id)
+            except TemporaryError as error:
+                self._log.warning("requeue_delayed", run=str(job.run), reason=str(error))
+                job.cancelled.wait(_REQUEUE_RETRY_S)
+        return True

@@ -1,0 +1,35 @@
+"""The node that an agent works for: its name, its settings, its Slurm and its spool."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bridge.config import Config
+from bridge.job_spool import NodeSpool
+from bridge.slurm.jobs import SlurmControl
+
+
+@dataclass(frozen=True)
+class ThisNode:
+    """What every part of the agent knows of its node; `name` is Slurm's NodeName."""
+
+    name: str
+    config: Config
+    slurm: SlurmControl
+    log: Any
+
+    @cached_property
+    def spool(self) -> NodeSpool:
+        return NodeSpool.of(self.config.agent.spool_dir, self.name)
+
+    @cached_property
+    def _slurmd_spool(self) -> Path:
+        return self.slurm.slurmd_spool_dir(self.name)
+
+    def script_dir(self, job_id: int) -> Path:
+        """Return where slurmd spools the script of a job (jobNNNNN in SlurmdSpoolDir).
+
+        Raises `TemporaryError` when Slurm could not be asked.
+        """
+        return self._slurmd_spool / f"job{job_id:05d}"
