@@ -8,41 +8,10 @@ import pytest
 
 from bridge import wire
 from bridge.agent.budget import Budget, Purse
-from bridge.agent.job import JobRun, Request, State
-from bridge.agent.server import RefusedError, Server, _check_descriptors, _file_to_run
-from bridge.job_spool import JobSpool, RunId
-
-
-def asking(*numbers, script=False):
-    fields = [("fd", number) for number in numbers]
-    return wire.Message("enter", fields + ([("script", b"1")] if script else []))
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        asking(b"0", b"1", b"600"),
-        asking(b"0", b"1", b"-1"),
-        asking(b"0", b"1", b"x"),
-        asking(b"0", b"1", b"1"),
-        asking(b"0", b"1"),
-        asking(b"0", b"1", script=False),
-        asking(b"0", b"1", b"2", script=True),
-    ],
-)
-def test_descriptor_numbers_that_do_not_fit_are_refused(message):
-    with pytest.raises(RefusedError):
-        _check_descriptors(message, [10, 11, 12])
-
-
-def test_fitting_descriptor_numbers_pass():
-    _check_descriptors(asking(b"0", b"1", b"7"), [10, 11, 12])
-    _check_descriptors(asking(b"0", b"1", script=True), [10, 11, 12])
+from bridge.agent.server import Server, _listen
 
 
 def test_a_socket_is_replaced_without_a_gap(tmp_path):
-    from bridge.agent.server import _listen
-
     address = tmp_path / "node" / "agent.sock"
     first = _listen(address)
     before = os.stat(address).st_ino
@@ -50,20 +19,6 @@ def test_a_socket_is_replaced_without_a_gap(tmp_path):
     assert os.stat(address).st_ino != before
     first.close()
     second.close()
-
-
-@pytest.mark.parametrize(
-    ("word", "step", "file"),
-    [
-        ("script=%2Fx.py", [("idle", b"1")], [("file", b"/x.py")]),
-        ("script=%2Fx.py", [], []),
-        ("image=a", [("idle", b"1")], []),
-    ],
-)
-def test_the_named_script_runs_only_when_the_batch_script_is_idle(tmp_path, word, step, file):
-    variables = {"SLURM_JOB_COMMENT": f"sbridge1?{word}"}
-    job = JobRun(Request(RunId(1, 0), 1, 1, variables), JobSpool(tmp_path), State())
-    assert _file_to_run(wire.Message("enter", step), job) == file
 
 
 @pytest.mark.parametrize(

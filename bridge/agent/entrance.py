@@ -1,0 +1,267 @@
+"""Where steps enter sandboxes: who asks, what he waits for, and what his keeper is told.
+
+A step's connection is handed to its keeper; the agent then has no part in it.
+"""
+
+import os
+import select
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from bridge import kernel, wire
+from bridge.agent import blueprint, rendezvous, shim
+from bridge.agent.forge import Forge
+from bridge.agent.job import JobRun, State
+from bridge.agent.sandboxes import Sandboxes
+from bridge.config import Config
+from bridge.errors import PermanentError, TemporaryError
+
+_QUIET_S = 2.0
+_LOOK_S = 1.0
+_HIGHEST_DESCRIPTOR = 255
+_WHY_S = 3.0  # the kubelet tells of an end within two seconds
+_DIGITS = 10  # of a job id
+
+
+class RefusedError(Exception):
+    """The step may not enter; the text is for its user."""
+
+
+class Entrance:
+    """Lets steps in, each in the thread of its connection."""
+
+    def __init__(self, config: Config, sandboxes: Sandboxes, forge: Forge, log: Any) -> None:
+        self._config = config
+        self._sandboxes = sandboxes
+        self._forge = forge
+        self._log = log
+
+    def enter(
+        self,
+        connection: socket.socket,
+        message: wire.Message,
+        descriptors: list[int],
+        pid: int,
+        uid: int,
+    ) -> None:
+        """Hand a step to a keeper once its sandbox is there, or tell its user why it may not."""
+        try:
+            caller = kernel.open_process(pid)
+        except OSError:
+            return  # the caller has died since
+        try:
+            job = self._job_of(connection, message, caller, uid)
+            state = self._wait_for_sandbox(connection, job)
+            if state is None:
+                return
+            if state.sandbox is None:
+                self._send_native(connection, message, job)
+            else:
+                self._hand_over(connection, message, descriptors, caller, pid, job)
+        except RefusedError as refusal:
+            fields: wire.Fields = [("text", os.fsencode(str(refusal))), ("exit_code", b"1")]
+            wire.send(connection, wire.Message("failed", fields))
+        finally:
+            os.close(caller)
+
+    def tell_why(
+        self, connection: socket.socket, message: wire.Message, pid: int, uid: int
+    ) -> None:
+        """Tell a step why its sandbox ended; nothing while that is there."""
+        try:
+            caller = kernel.open_process(pid)
+        except OSError:
+            return
+        try:
+            why = self._job_of(connection, message, caller, uid).why_lost(_WHY_S)
+        except RefusedError:
+            why = ""
+        finally:
+            os.close(caller)
+        wire.send(connection, wire.Message("why", [("text", os.fsencode(why))]))
+
+    def _job_of(
+        self, connection: socket.socket, message: wire.Message, caller: int, uid: int
+    ) -> JobRun:
+        prefix = b"SLURM_JOB_ID="
+        values = [pair[len(prefix) :] for pair in message.every("env") if pair.startswith(prefix)]
+        if not values or not values[0].isdigit() or len(values[0]) > _DIGITS:
+            raise RefusedError("SLURM_JOB_ID does not name a job")
+        job = self._sandboxes.runs.latest(int(values[0]))
+        job = job or self._recall(connection, int(values[0]), uid)
+        if job is None:
+            raise RefusedError(
+                f"job {int(values[0])} asked for no sandbox on this node. Write #K8S_IMAGE=… into "
+                "the script's header instead of naming sbridge-run yourself"
+            )
+        if uid != job.request.uid or set(kernel.identity(caller).uids) != {uid}:
+            raise RefusedError(f"job {job.run.job_id} is not yours")
+        return job
+
+    def _recall(self, connection: socket.socket, job_id: int, uid: int) -> JobRun | None:
+        while not _hung_up(connection):
+            try:
+                return self._sandboxes.recall(job_id, uid)
+            except TemporaryError as error:
+                self._send_waiting(connection, f"waiting for Slurm: {error.message}")
+                time.sleep(_LOOK_S)
+            except PermanentError as error:
+                raise RefusedError(error.message) from error
+        return None
+
+    def _wait_for_sandbox(self, connection: socket.socket, job: JobRun) -> State | None:
+        """Return the state once steps may enter, None when the caller went away."""
+        started = time.monotonic()
+        said = progress = ""
+        while True:
+            self._sandboxes.gathering.begin(job)
+            with job.changed:
+                if not job.is_settled and job.progress == progress:
+                    job.changed.wait(_LOOK_S)
+                state, progress, is_urgent = job.state, job.progress, job.is_urgent
+                is_settled = job.is_settled
+            if state.reason:
+                raise RefusedError(state.reason)
+            if state.name == "ready" and is_settled:
+                if said and progress != said:
+                    self._send_waiting(connection, progress)
+                return state
+            if state.name == "finished":
+                raise RefusedError("the job is over")
+            if _hung_up(connection):
+                return None
+            waited_s = time.monotonic() - started
+            text = _with_time(progress, waited_s)
+            if (waited_s > _QUIET_S or is_urgent) and text != said:
+                said = text
+                self._send_waiting(connection, text)
+
+    @staticmethod
+    def _send_waiting(connection: socket.socket, text: str) -> None:
+        wire.send(connection, wire.Message("waiting", [("text", os.fsencode(text))]))
+
+    def _send_native(self, connection: socket.socket, message: wire.Message, job: JobRun) -> None:
+        given = message.every("env")
+        added = [pair for pair in blueprint.environment(given, None, job) if pair not in given]
+        fields: wire.Fields = [("env", pair) for pair in added]
+        fields += _file_to_run(message, job)
+        if job.request.asked.workdir:
+            fields.append(("cwd", job.request.asked.workdir.encode()))
+        wire.send(connection, wire.Message("exec", fields))
+
+    def _hand_over(
+        self,
+        connection: socket.socket,
+        message: wire.Message,
+        descriptors: list[int],
+        caller: int,
+        pid: int,
+        job: JobRun,
+    ) -> None:
+        sandbox = job.state.sandbox
+        if sandbox is None:
+            raise RefusedError("the job is over")
+        try:
+            init = kernel.open_process(sandbox.init_pid)
+        except OSError:
+            raise RefusedError(_gone(job)) from None
+        try:
+            if kernel.start_ticks(init) != sandbox.init_start:
+                raise RefusedError(_gone(job))
+            _check_descriptors(message, descriptors)
+            orders = self._orders(message, caller, pid, job)
+            passed = [connection.fileno(), caller, init, *descriptors]
+            self._forge.send(wire.Message("enter", orders), passed)
+        finally:
+            os.close(init)
+        self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
+
+    def _orders(self, message: wire.Message, caller: int, pid: int, job: JobRun) -> wire.Fields:
+        sandbox = job.state.sandbox
+        assert sandbox is not None
+        asked = job.request.asked
+        directories = [asked.workdir.encode(), message.first("cwd")]
+        if message.first("task"):
+            directories.reverse()  # where srun was started comes first
+        door = f"{pid}-{kernel.start_ticks(caller)}"
+        orders: wire.Fields = [
+            ("uid", b"%d" % job.request.uid),
+            ("caller_pid", b"%d" % pid),
+            ("init_start", b"%d" % sandbox.init_start),
+            ("cgroup", self._cgroup_of(caller).encode()),
+            ("warnings", os.fsencode(job.spool.warnings)),
+            ("task", message.first("task")),
+            ("door", os.fsencode(job.spool.steps / door)),
+            ("bin_dir", os.fsencode(self._config.slurm.bin_dir)),
+            ("runner", message.first("runner")),
+            ("job", b"%d" % job.run.job_id),
+        ]
+        orders += [("namespace", name) for name in self._namespaces()]
+        orders += [("cwd", directory) for directory in directories if directory]
+        orders += [("fd", number) for number in message.every("fd")]
+        orders += [("arg", argument) for argument in message.every("arg")]
+        script = self._script_copy(message, job)
+        given = rendezvous.extended(message.every("env"), job, is_batch=script is not None)
+        orders += [("env", pair) for pair in _environment(given, job, door)]
+        orders += _file_to_run(message, job)
+        if script is not None:
+            orders.append(("script_copy", os.fsencode(script)))
+        return orders
+
+    def _namespaces(self) -> tuple[bytes, ...]:
+        """Return what a step joins; with the node's network goes the node's name."""
+        if self._config.sandbox.host_network:
+            return (b"ipc", b"pid", b"mnt")
+        return (b"ipc", b"uts", b"net", b"pid", b"mnt")
+
+    def _script_copy(self, message: wire.Message, job: JobRun) -> Path | None:
+        """Return where the sandbox shows the batch script, if this step runs it."""
+        if not message.first("script"):
+            return None
+        native = self._sandboxes.node.script_dir(job.run.job_id) / "slurm_script"
+        if os.fsencode(native) not in message.every("arg"):
+            return None
+        return job.spool.script_dir / "slurm_script"
+
+    def _cgroup_of(self, caller: int) -> str:
+        setting = self._config.agent.step_cgroup
+        if setting != "auto":
+            return setting
+        return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+
+
+def _environment(given: list[bytes], job: JobRun, door: str) -> list[bytes]:
+    return blueprint.environment(given, job.state.sandbox, job, f"{shim.DOORS}/{door}")
+
+
+def _gone(job: JobRun) -> str:
+    return f"the sandbox of this job is gone: {job.why_lost(_WHY_S)}"
+
+
+def _file_to_run(message: wire.Message, job: JobRun) -> wire.Fields:
+    """Return the file that runs in place of a batch script without a command, if one is named."""
+    file = job.request.asked.script if message.first("idle") else ""
+    return [("file", file.encode())] if file else []
+
+
+def _check_descriptors(message: wire.Message, descriptors: list[int]) -> None:
+    """Raise `RefusedError` unless the numbers fit the descriptors: the keeper has its own, too."""
+    numbers = message.every("fd")
+    proper = {n for n in numbers if n.isdigit() and int(n) <= _HIGHEST_DESCRIPTOR}
+    wanted = len(numbers) + bool(message.first("script"))
+    if len(proper) != len(numbers) or wanted != len(descriptors):
+        text = f"open files above number {_HIGHEST_DESCRIPTOR} cannot be passed into a sandbox"
+        raise RefusedError(text)
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def _with_time(text: str, waited_s: float) -> str:
+    minutes = int(waited_s // 60)
+    return f"{text} ({minutes} min)" if minutes else text
