@@ -1,10 +1,11 @@
-"""What a cluster takes of the machine: a slot, names in /etc/hosts, bridges and cgroups."""
+"""What a cluster takes of the machine: a slot, names in /etc/hosts, bridges, cgroups, a limit."""
 
 from pathlib import Path
 
 import cgroups
 from cluster import Cluster
 from commands import attempt, call
+from inotify import put_limit_back, raise_limit
 from ports import listening_ports
 from slot import ADDRESS, REGISTRY_HOST, SLOTS, registry_port, slot_nodes, slot_ports
 from slots import Slots
@@ -29,9 +30,10 @@ def claim_slot(state: Path, wanted: int | None) -> int:
 
 
 def release(cluster: Cluster) -> None:
-    """Give the slot back."""
+    """Give the slot back; whoever is last leaves the machine's limit as it was."""
     with SHARED.record() as record:
         SHARED.give_back(record, cluster.slot, cluster.state)
+        put_limit_back(record)
 
 
 def may_use_slot(cluster: Cluster) -> bool:
@@ -46,7 +48,9 @@ def prepare(cluster: Cluster) -> str:
     for node in cluster.nodes:
         cgroups.make(node.cgroup)
     _make_bridge(cluster)
-    return f"{cluster.bridge} {cluster.gateway}"
+    with SHARED.record() as record:
+        said = [f"{cluster.bridge} {cluster.gateway}", raise_limit(record)]
+    return ", ".join(filter(None, said))
 
 
 def hosts_lines(cluster: Cluster) -> list[str]:

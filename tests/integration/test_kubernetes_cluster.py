@@ -81,6 +81,13 @@ def shared_files(state: Path, node: str) -> list[str]:
     return [*map(str, [*dead, *ours, *results]), *hosts]
 
 
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+
+
+def inotify_limit() -> int:
+    return int(INOTIFY_LIMIT.read_text())
+
+
 def machine() -> dict[str, str]:
     """Return what a cluster might change for the whole machine."""
     rules = [run(["iptables-save"]).stdout] if shutil.which("iptables-save") else []
@@ -230,6 +237,69 @@ def test_a_folder_of_the_other_kind_of_cluster_is_refused(ours, theirs, saved):
             assert ran.stderr == (
                 f"{ours}: {foreign} holds a cluster of scripts/{theirs}; choose another folder.\n"
             )
+
+
+# --- The machine's limit ----------------------------------------------------------------------
+
+RAISE = "print(inotify.raise_limit(record))"
+PUT_BACK = "inotify.put_limit_back(record)"
+
+
+def test_up_has_the_machine_give_its_kubelets_enough_inotify_instances(own):
+    assert inotify_limit() >= 1024
+
+
+@pytest.fixture
+def machine_step(altered_scripts, kubernetes) -> Iterator[Callable[..., str]]:
+    """Run Python in the machine step of clusters that want twice the inotify instances.
+
+    Their record is their own; `kubernetes` sees to it that nobody puts the limit back meanwhile.
+    """
+    name, limit = f"sbridge-test-{os.getpid()}", inotify_limit()
+    altered_scripts("kubernetes.d/machine.py", '"sbridge-k8s"', f'"{name}"')
+    script = altered_scripts("kubernetes.d/inotify.py", "WANTED = 1024", f"WANTED = {2 * limit}")
+    paths = [f"{script}.d", f"{script.parent}/clusters.d"]
+    imports = f"import sys; sys.path[:0] = {paths}; from machine import SHARED; import inotify\n"
+    within = "with SHARED.record() as record: "
+
+    def machine_step(action: str, *wrapper: str) -> str:
+        python = ["/usr/bin/python3", "-I", "-c", imports + within + action]
+        return checked(run([*wrapper, *python])).strip()
+
+    yield machine_step
+    INOTIFY_LIMIT.write_text(str(limit))
+    Path(f"/run/lock/{name}.lock").unlink()
+    Path(f"/var/lib/{name}.json").unlink(missing_ok=True)
+
+
+def test_the_last_cluster_of_a_machine_puts_the_limit_of_inotify_instances_back(machine_step):
+    limit = inotify_limit()
+    machine_step("record['slots'].update({'0': '/usr', '1': '/var'})")
+    assert machine_step(RAISE) == f"inotify instances {limit} → {2 * limit}"
+    assert machine_step(RAISE) == ""
+    machine_step("del record['slots']['0']; " + PUT_BACK)
+    assert inotify_limit() == 2 * limit
+    machine_step("del record['slots']['1']; " + PUT_BACK)
+    assert inotify_limit() == limit
+
+
+def test_a_limit_that_somebody_has_changed_since_is_his(machine_step):
+    limit = inotify_limit()
+    machine_step(RAISE)
+    INOTIFY_LIMIT.write_text(str(3 * limit))
+    machine_step(PUT_BACK)
+    assert inotify_limit() == 3 * limit
+    machine_step("assert record['made'] == []")
+
+
+def test_where_the_limit_may_not_be_raised_the_cluster_goes_on(machine_step):
+    limit = inotify_limit()
+    proc = "mount -o bind,ro /proc/sys/fs /proc/sys/fs"
+    wrapper = ["unshare", "--mount", "sh", "-c", f'{proc} && exec "$@"', "sh"]
+    said = machine_step(RAISE, *wrapper)
+    assert said == f"inotify instances stay {limit} (Read-only file system)"
+    machine_step("assert record['made'] == []")
+    assert inotify_limit() == limit
 
 
 # --- What the cluster is ------------------------------------------------------------------------
