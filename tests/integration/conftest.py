@@ -7,7 +7,7 @@
 `--slurm 24.11` gives it that release of Slurm instead of the installed one.
 
 `kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too, and
-`slurm_on_kubernetes` a cluster on top of it.
+`slurm_on_kubernetes` a cluster on top of it: the `cluster` of modules that say `ON_PODS`.
 """
 
 import itertools
@@ -69,12 +69,25 @@ def _shared_cluster(new_cluster: Callable[[], Cluster]) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, _shared_cluster: Cluster) -> Cluster:
+def cluster(request: pytest.FixtureRequest) -> Cluster:
     """Give a running cluster with the options that the test asks for."""
     release = request.config.getoption("--slurm")
     chosen = {"slurm": release} if release else {}
-    _shared_cluster.up(**{**DEFAULT_OPTIONS, **chosen, **getattr(request, "param", {})})
-    return _shared_cluster
+    options = {**DEFAULT_OPTIONS, **chosen, **getattr(request, "param", {})}
+    is_on_pods = options["runtime"] == "kubernetes"
+    name = "slurm_on_kubernetes" if is_on_pods else "_shared_cluster"
+    found: Cluster = request.getfixturevalue(name)
+    if not is_on_pods:
+        found.up(**options)
+    return found
+
+
+@pytest.fixture
+def clean_afterwards(cluster: SlurmOnKubernetes) -> Iterator[None]:
+    """End the test's jobs, and wait until they have left nothing."""
+    yield
+    cluster.slurm("scancel", "--partition=main")
+    cluster.wait_until_clean()
 
 
 @pytest.fixture(scope="session")
@@ -107,10 +120,7 @@ def kubernetes(new_kubernetes: Callable[[], Kubernetes]) -> Kubernetes:
 
 @pytest.fixture(scope="session")
 def slurm_on_kubernetes(kubernetes: Kubernetes) -> Iterator[SlurmOnKubernetes]:
-    """Give a running cluster with two nodes, both on the one node of `kubernetes`.
-
-    Modules whose tests are for it call it `cluster`.
-    """
+    """Give a running cluster with two nodes, both on the one node of `kubernetes`."""
     made = SlurmOnKubernetes(_state_folder(), kubernetes=kubernetes)
     made.up(runtime="kubernetes", nodes=2)
     yield made

@@ -13,6 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.integration.running_cluster import CGROUPS, Cluster, Completed, wait_for
@@ -21,6 +22,14 @@ from tests.integration.running_kubernetes import IMAGES, Kubernetes
 ALPINE = f"{IMAGES}/alpine:latest"  # has no bash
 BASH = f"{IMAGES}/bash:latest"
 STATIC = f"{IMAGES}/static:latest"  # has no shell
+# What a module says whose tests are for pods; see `cluster` in conftest.py.
+ON_PODS = [
+    pytest.mark.slurm,
+    pytest.mark.kubernetes,
+    pytest.mark.parametrize(
+        "cluster", [{"runtime": "kubernetes"}], indirect=True, ids=[pytest.HIDDEN_PARAM]
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ from tests.integration import process_attributes
 from tests.integration.slurm_on_kubernetes import BASH
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.kubernetes,
+    pytest.mark.usefixtures("clean_afterwards"),
+]
 
 RUNTIME_CLASS = "sbridge-gpu"
 LOOK = r"""echo "CUDA $CUDA_VISIBLE_DEVICES"
@@ -31,13 +35,6 @@ def cluster(slurm_on_kubernetes):
     resource = {"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}
     slurm_on_kubernetes.kubernetes.kubectl(*node, "--type=json", f"-p={json.dumps([resource])}")
     slurm_on_kubernetes.up(gpus=0)
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 def container_of(pod):

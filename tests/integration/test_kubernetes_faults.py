@@ -8,25 +8,13 @@ import time
 
 import pytest
 
-from tests.integration.slurm_on_kubernetes import ALPINE
+from tests.integration.slurm_on_kubernetes import ALPINE, ON_PODS
 from tests.integration.submitted_job import Held, script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
 OUTAGE_S = 20
 SLEEP = "sleep 4711"
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 # --- The end of a sandbox -------------------------------------------------------------------------

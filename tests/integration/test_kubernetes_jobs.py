@@ -9,24 +9,12 @@ from urllib.parse import quote
 import pytest
 
 from tests.integration.bad_registry import silent_registry
-from tests.integration.slurm_on_kubernetes import ALPINE, BASH, STATIC
+from tests.integration.slurm_on_kubernetes import ALPINE, BASH, ON_PODS, STATIC
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
 SLEEP = "sleep 987"
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 @pytest.fixture

@@ -8,7 +8,11 @@ import pytest
 from tests.integration.slurm_on_kubernetes import ALPINE
 from tests.integration.submitted_job import Held, script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.kubernetes,
+    pytest.mark.usefixtures("clean_afterwards"),
+]
 
 INTERVAL_S = 2
 UNKNOWN = 987654  # a job that Slurm does not know
@@ -27,11 +31,9 @@ def cluster(often):
 
 
 @pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
+def _agents_are_back(cluster, clean_afterwards):
     yield
     cluster.up()
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 def wait_until_gone(cluster, pod):

@@ -3,20 +3,14 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import yaml
 
-from tests.integration.slurm_on_kubernetes import ALPINE
+from tests.integration.slurm_on_kubernetes import ALPINE, ON_PODS
 from tests.integration.submitted_job import script
 
 AWAY = "127.0.0.1:9/away"  # a registry where nobody listens
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
+pytestmark = ON_PODS
 
 
 def test_the_pod_of_a_job_is_the_one_that_was_printed_for_its_file(cluster, job, shared_dir):

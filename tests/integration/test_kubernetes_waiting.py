@@ -15,26 +15,14 @@ from tests.integration.bad_registry import (
 )
 from tests.integration.pushed_image import push
 from tests.integration.running_kubernetes import IMAGES
-from tests.integration.slurm_on_kubernetes import ALPINE
+from tests.integration.slurm_on_kubernetes import ALPINE, ON_PODS
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
 ABSENT = f"{IMAGES}/absent:1"
 PATIENCE_S = 6  # of jobs, where a test waits for its end; half of it is a node's
 POLICIES = {"apiVersion": "admissionregistration.k8s.io/v1"}
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 @pytest.fixture
@@ -443,31 +431,20 @@ def draining(cluster, ran, reason):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_dead_kubelet_drains_the_node(cluster, job):
-    with contextlib.ExitStack() as fault:
-        fault.enter_context(cluster.dead("kubelet-{node}"))
+@pytest.mark.parametrize(
+    ("fault", "daemon", "reason"),
+    [
+        ("dead", "kubelet", "waiting for the kubelet of Kubernetes node {node} for "),
+        ("dead", "containerd", "waiting for the "),
+        ("frozen", "containerd", "waiting for the "),
+    ],
+)
+def test_a_daemon_that_is_away_drains_its_node(cluster, job, fault, daemon, reason):
+    with contextlib.ExitStack() as lasting:
+        lasting.enter_context(getattr(cluster, fault)(f"{daemon}-{{node}}"))
         ran = job(script(RUN, ALPINE), f"--nodelist={cluster.nodes[0]}")
-        reason = f"waiting for the kubelet of Kubernetes node {cluster.kubernetes_node} for "
-        with draining(cluster, ran, reason):
-            fault.close()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_hanging_container_runtime_drains_the_node(cluster, job):
-    with contextlib.ExitStack() as fault:
-        fault.enter_context(cluster.frozen("containerd-{node}"))
-        ran = job(script(RUN, ALPINE), f"--nodelist={cluster.nodes[0]}")
-        with draining(cluster, ran, "waiting for the "):
-            fault.close()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_dead_container_runtime_drains_the_node(cluster, job):
-    with contextlib.ExitStack() as fault:
-        fault.enter_context(cluster.dead("containerd-{node}"))
-        ran = job(script(RUN, ALPINE), f"--nodelist={cluster.nodes[0]}")
-        with draining(cluster, ran, "waiting for the "):
-            fault.close()
+        with draining(cluster, ran, reason.format(node=cluster.kubernetes_node)):
+            lasting.close()
 
 
 @pytest.mark.usefixtures("impatient")
