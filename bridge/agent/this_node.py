@@ -24,7 +24,8 @@ class ThisNode:
         return NodeSpool.of(self.config.agent.spool_dir, self.name)
 
     @cached_property
-    def _slurmd_spool(self) -> Path:
+    def slurmd_spool(self) -> Path:
+        """This node's SlurmdSpoolDir; raises `TemporaryError` while Slurm cannot be asked."""
         return self.slurm.slurmd_spool_dir(self.name)
 
     def script_dir(self, job_id: int) -> Path:
@@ -32,4 +33,4 @@ class ThisNode:
 
         Raises `TemporaryError` when Slurm could not be asked.
         """
-        return self._slurmd_spool / f"job{job_id:05d}"
+        return self.slurmd_spool / f"job{job_id:05d}"
