@@ -157,7 +157,10 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
 
 
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
-    """Make the run's folders: the user's own `out/`, and what the sandbox shows him of himself."""
+    """Make the run's folders, and the link by which slurmd finds the user's own `out/`.
+
+    The Prolog waits for it, so nobody is asked here whose answer may take its time.
+    """
     paths = job.spool
     for folder, mode in ((paths.share, 0o755), (paths.steps, 0o755), (paths.script_dir, 0o711)):
         folder.mkdir(mode=mode, exist_ok=True)
@@ -165,10 +168,6 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     for folder in (paths.out, paths.outputs):
         folder.mkdir(mode=0o700, exist_ok=True)
         os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
-    groups = groups_of(job.request.uid, job.request.gid)
-    for name, text in (("passwd", _passwd(job.request.uid)), ("group", _group(groups))):
-        content = os.fsencode(text)  # NSS knows names that are not UTF-8
-        write_atomically(paths.share / name, content, mode=0o644, survives_power_loss=False)
     if job.request.batch_host != node:
         return
     link = spool.out_link(job.run.job_id)
@@ -176,6 +175,15 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(paths.out)
     draft.rename(link)
+
+
+def introduce(job: JobRun) -> None:
+    """Write what tells the sandbox its user: passwd and group, of the site's user databases."""
+    groups = groups_of(job.request.uid, job.request.gid)
+    for name, text in (("passwd", _passwd(job.request.uid)), ("group", _group(groups))):
+        content = os.fsencode(text)  # NSS knows names that are not UTF-8
+        path = job.spool.share / name
+        write_atomically(path, content, mode=0o644, survives_power_loss=False)
 
 
 def _passwd(uid: int) -> str:

@@ -97,6 +97,7 @@ class Maker:
             if job.cancelled.is_set():
                 return
             job.advance(runtime=name, sandbox_name=spec.name)
+            blueprint.introduce(job)
             entry = self._runtimes[name].start(spec, job.spool, job)
             if isinstance(entry, Sandbox):
                 self._fit(entry, job)

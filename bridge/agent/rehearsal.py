@@ -137,6 +137,7 @@ def furnished(job: JobRun, config: Config, node: str) -> Iterator[None]:
             undo.callback(shutil.rmtree, job.spool.root, ignore_errors=True)
             undo.callback(spool.out_link(job.run.job_id).unlink, missing_ok=True)
             blueprint.furnish_job(job, spool, node)
+            blueprint.introduce(job)
         except FileExistsError as error:
             hint = "Choose another --job-id."
             what = f"job {job.run.job_id} has a folder on node {node}"

@@ -68,7 +68,7 @@ class Runs:
             self._jobs[request.run] = job
         is_old = job.spool.root.exists()  # its record could not be read
         try:
-            with job.lifecycle:  # and not the lock of all: user databases may be slow
+            with job.lifecycle:  # and not the lock of all: the disk may be slow
                 job.spool.root.mkdir(mode=0o711, exist_ok=True)
                 job.spool.root.chmod(0o711)
                 blueprint.furnish_job(job, self.spool, self._node.name)

@@ -1,7 +1,9 @@
 """What stays on the disk of a job that could not be recorded, or is no run's."""
 
 import errno
+import grp
 import os
+import pwd
 import time
 from types import SimpleNamespace
 
@@ -34,6 +36,20 @@ def full_disk(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(blueprint, "furnish_job", furnish)
+
+
+def test_the_prolog_does_not_wait_for_the_user_databases(runs, monkeypatch):
+    def asked(*_):
+        raise AssertionError("a directory server that is slow would hold the Prolog")
+
+    for module, name in ((pwd, "getpwuid"), (grp, "getgrgid"), (os, "getgrouplist")):
+        monkeypatch.setattr(module, name, asked)
+    runs.spool.out_links.mkdir()
+    own = {"SLURM_JOB_UID": str(os.getuid()), "SLURM_JOB_GID": str(os.getgid())}
+    job, is_new = runs.record(Request.of({**VARIABLES, **own, "SLURM_JOB_NODELIST": "n1"}))
+    assert is_new
+    assert job.spool.request.exists()
+    assert job.spool.outputs.is_dir()
 
 
 def test_a_job_that_cannot_be_recorded_leaves_no_folder(runs, full_disk):
