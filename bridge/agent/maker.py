@@ -7,7 +7,7 @@ import threading
 import time
 
 from bridge.agent import blueprint, rendezvous
-from bridge.agent.failures import Failures
+from bridge.agent.failures import BUG, Failures, refused_by_disk
 from bridge.agent.gang import Gang
 from bridge.agent.job import JobRun
 from bridge.agent.node_health import NodeHealth
@@ -71,12 +71,10 @@ class Maker:
                 self._failures.fail(job, "user", str(error))
                 return
             except OSError as error:
-                trouble = NodeError(f"its disk refuses the job's record: {error}")
-                self._failures.blame_node(job, trouble)
+                self._failures.blame_node(job, refused_by_disk(error))
                 return
             except Exception:
-                text = "the sbridge agent failed at making the sandbox; its log tells more"
-                self._failures.fail(job, "sbridge", text)
+                self._failures.fail(job, "sbridge", BUG)
                 raise  # logged as the bug that it is
             job.cancelled.wait(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
