@@ -4,8 +4,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bridge.errors import PermanentError
+from bridge.errors import PermanentError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool, RunId
+
+_KILLED = 128  # and the signal's number
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,22 @@ class HostEntry:
 
 class UserError(PermanentError):
     """The sandbox cannot be made because of what the job asked for; fail the job at once."""
+
+
+def ended_at_once(image: str, exit_code: int, why: str = "") -> SbridgeError:
+    """Return who is to blame for a sandbox whose first process, the init, is no more.
+
+    That one ends by a signal only. With another exit code the container runtime could not
+    execute it in the end, for which the image's variables are the only reason that images have:
+    execve(2) refuses one of 128 KiB, and megabytes of them.
+    """
+    if 0 < exit_code < _KILLED:
+        return UserError(
+            f"the sandbox with image {image} cannot be made: its first process cannot be started"
+            f" (exit code {exit_code}), as with an image's variable (ENV) of 128 KiB and more"
+        )
+    told = why or f"exit code {exit_code}"
+    return TemporaryError(f"the sandbox with image {image} ended at once: {told}")
 
 
 class Waiter(Protocol):

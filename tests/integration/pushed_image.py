@@ -15,13 +15,20 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
-def push(registry: str, name: str, files: dict[str, bytes], volumes: Sequence[str] = ()) -> None:
+def push(
+    registry: str,
+    name: str,
+    files: dict[str, bytes],
+    volumes: Sequence[str] = (),
+    variables: Sequence[str] = (),
+) -> None:
     """Put an image with these files as `name`:latest into the registry at host:port."""
     layer = _layer(files)
+    content = {"Volumes": {path: {} for path in volumes}, "Env": list(variables)}
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Volumes": {path: {} for path in volumes}} if volumes else {},
+        "config": {key: value for key, value in content.items() if value},
         "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer))]},
     }
     described = json.dumps(config).encode()
