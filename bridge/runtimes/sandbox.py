@@ -1,7 +1,7 @@
 """What a runtime is asked for, what it gives, and who is to blame when it cannot."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bridge.errors import PermanentError, SbridgeError, TemporaryError
@@ -32,7 +32,8 @@ class SandboxSpec:
 
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
     means no limit. `gpus` are the node's GPUs that Slurm gave, by index, and `devices` the
-    device files by which programs reach them.
+    device files by which programs reach them. The runtime mounts `folders` below `aside`, and
+    whoever starts the sandbox moves them to their places.
     """
 
     name: str
@@ -51,6 +52,14 @@ class SandboxSpec:
     host_network: bool
     gpus: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
+    folders: tuple[Mount, ...] = ()
+    aside: str = ""
+
+    @property
+    def mounted(self) -> tuple[Mount, ...]:
+        """What the runtime mounts, and where."""
+        folders = (replace(each, target=self.aside + each.target) for each in self.folders)
+        return (*self.mounts, *folders)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import io
 import json
 import tarfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -21,9 +22,13 @@ def push(
     files: dict[str, bytes],
     volumes: Sequence[str] = (),
     variables: Sequence[str] = (),
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Put an image with these files as `name`:latest into the registry at host:port."""
-    layer = _layer(files)
+    """Put an image with these files as `name`:latest into the registry at host:port.
+
+    `links` are symbolic ones, by their paths.
+    """
+    layer = _layer(files, links)
     content = {"Volumes": {path: {} for path in volumes}, "Env": list(variables)}
     config = {
         "architecture": "amd64",
@@ -42,13 +47,17 @@ def push(
     _request("PUT", url, json.dumps(manifest).encode(), _MANIFEST)
 
 
-def _layer(files: dict[str, bytes]) -> bytes:
+def _layer(files: dict[str, bytes], links: Mapping[str, str]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
+        for path, target in links.items():
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
     return packed.getvalue()
 
 

@@ -89,7 +89,7 @@ def link(path, target):
     [
         (tarfile.TarInfo("v/conmon"), ["VOLUME /v/conmon"], "/v/conmon"),
         (tarfile.TarInfo("v/conmon"), ["VOLUME /v/conmon/x"], "/v/conmon/x: not a directory"),
-        (link("home", "/proc/self/conmon"), [], "it is inside /proc"),
+        (link("home", "/proc/self/conmon"), [], "/home must be a folder there"),
     ],
     ids=["volume on a file", "volume below a file", "home is a link"],
 )
