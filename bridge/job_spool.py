@@ -10,6 +10,7 @@ share/         passwd and group that know the user  0755 root, read-only inside
 steps/         a folder for each entered step: the door to Slurm's commands  0755 root
 script/        the batch script, seen inside where slurmd spools it  0711 root
 <spool_dir>/<node>/share/    the same for all jobs: init; seen inside at /sbridge
+<spool_dir>/<node>/key       what no image can know  0600 root
 <spool_dir>/.out/<jobid>     → the latest run's out/ on the batch host: where sbatch -o of a
                                    NAS job points; one folder for all agents of a host
 """
@@ -105,6 +106,10 @@ class NodeSpool:
     @property
     def share(self) -> Path:
         return self.root / "share"
+
+    @property
+    def key(self) -> Path:
+        return self.root / "key"
 
     @property
     def out_links(self) -> Path:

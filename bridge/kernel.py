@@ -28,7 +28,8 @@ _MS_PRIVATE = 1 << 18
 _OPEN_TREE = 428  # these two have one number on all of today's architectures
 _MOVE_MOUNT = 429
 _OPEN_TREE_CLONE = 1
-_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -66,6 +67,12 @@ def move_mount(tree: int, target: bytes) -> None:
     """Put a mount of `open_tree` onto the file `target`, which may be no link."""
     moved = _libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
     _check(moved, "move_mount")
+
+
+def move_mount_onto(source: int, place: int) -> None:
+    """Move the mount whose root is `source` onto the folder `place`; both may be O_PATH."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    _check(_libc.syscall(_MOVE_MOUNT, source, b"", place, b"", flags), "move_mount")
 
 
 def unshare_mounts() -> None:

@@ -49,7 +49,8 @@ def validate(content: bytes, limits: Limits) -> JobFile:
     fatal = _unreadable(content, limits)
     if fatal:
         return JobFile(findings=(fatal,))
-    head = header.read(content.decode("utf-8", "surrogateescape"))
+    text = content.removeprefix(_UTF8_MARK)  # which is an error by itself, and not the rest's
+    head = header.read(text.decode("utf-8", "surrogateescape"))
     facts, option_findings = options.read(head.components[0])
     asked, directive_lines, directive_findings = directives.read(head, limits)
     findings = [
@@ -58,8 +59,8 @@ def validate(content: bytes, limits: Limits) -> JobFile:
         *option_findings,
         *(found for part in head.components[1:] for found in options.read(part)[1]),
         *directive_findings,
-        *_body_findings(content, head, asked),
-        *_idle_findings(content, head, asked, directive_lines),
+        *_body_findings(text, head, asked),
+        *_idle_findings(text, head, asked, directive_lines),
     ]
     return JobFile(tuple(_bounded(findings)), facts, asked, directive_lines)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import config as configuration
-from bridge.agent import forge, keeper, publication
+from bridge.agent import folders, forge, keeper, publication
 from bridge.errors import ConfigError, SbridgeError
 
 _EX_CONFIG = 78
@@ -30,7 +30,12 @@ def main() -> int:
     try:
         settings = configuration.load(configuration.find_path(arguments.config))
         # Before threads, logs and clients exist: the forge's children inherit none of them.
-        smithy = forge.start({"enter": keeper.enter, "publish": publication.serve})
+        tasks: dict[str, forge.Task] = {
+            "enter": keeper.enter,
+            "publish": publication.serve,
+            "place": folders.serve,
+        }
+        smithy = forge.start(tasks)
         return _Agent(settings, node, smithy).run()
     except ConfigError as error:
         print(f"sbridge-agent: {error}", file=sys.stderr)
@@ -53,7 +58,7 @@ class _Agent:
         self._forge = smithy
         self._log = log.start(settings.logging, f"agent-{node}", node=node)
         self._slurm = SlurmControl(settings.slurm)
-        self._sandboxes = Sandboxes(settings, node, self._slurm, self._log, self._finished)
+        self._sandboxes = Sandboxes(settings, node, self._slurm, smithy, self._log, self._finished)
         try:
             blueprint.furnish_node(self._sandboxes.node.spool, settings.sandbox.init)
         except OSError as error:

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from bridge.agent import shim
+from bridge.agent import folders, shim
 from bridge.agent.job import JobRun
 from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
@@ -73,6 +73,7 @@ def specification(
         allowed = ", ".join(config.sandbox.allowed_images)
         raise UserError(f"image {image} is not allowed here; allowed are: {allowed}")
     variables = job.request.variables
+    spool = NodeSpool.of(config.agent.spool_dir, node)
     gpus = _gpus(variables.get("SLURM_JOB_GPUS", ""))
     return SandboxSpec(
         name=sandbox_name(job, node),
@@ -87,10 +88,12 @@ def specification(
         partition=variables.get("SLURM_JOB_PARTITION", ""),
         cpus=share.cpus,
         memory_mib=share.memory_mib,
-        mounts=_mounts(job.spool, config, node, script_dir),
+        mounts=_mounts(job.spool, spool),
         host_network=config.sandbox.host_network,
         gpus=gpus,
         devices=_devices(config.sandbox.gpu_devices, gpus),
+        folders=_folders(job.spool, config, script_dir),
+        aside=folders.aside(spool, job.run),
     )
 
 
@@ -114,24 +117,26 @@ def _device(pattern: str, index: int) -> str:
     return GPU_INDEX.sub(lambda found: str(index + int(found[1] or 0)), pattern)
 
 
-def _mounts(
-    spool: JobSpool, config: Config, node: str, script_dir: Path | None
-) -> tuple[Mount, ...]:
-    node_share = NodeSpool.of(config.agent.spool_dir, node).share
-    mounts = [
-        Mount(str(node_share), _INSIDE, read_only=True),
+def _mounts(spool: JobSpool, node: NodeSpool) -> tuple[Mount, ...]:
+    """Return what is sbridge's own; an image's links may lead to it, so all is read-only."""
+    return (
+        Mount(str(node.share), _INSIDE, read_only=True),
         Mount(str(spool.share / "passwd"), "/etc/passwd", read_only=True, is_file=True),
         Mount(str(spool.share / "group"), "/etc/group", read_only=True, is_file=True),
         Mount(str(spool.steps), shim.DOORS, read_only=True),
         Mount(
-            str(node_share / shim.PROFILE_NAME), shim.PROFILE_INSIDE, read_only=True, is_file=True
+            str(node.share / shim.PROFILE_NAME), shim.PROFILE_INSIDE, read_only=True, is_file=True
         ),
-        Mount(str(spool.out), str(spool.out)),
-    ]
+    )
+
+
+def _folders(spool: JobSpool, config: Config, script_dir: Path | None) -> tuple[Mount, ...]:
+    """Return the user's folders and the site's, and where the job's script is."""
+    own = [Mount(str(spool.out), str(spool.out))]
     if script_dir is not None:
-        mounts.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
+        own.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
     wanted = map(Mount.of, config.sandbox.mounts)
-    return (*mounts, *(mount for mount in wanted if os.path.isdir(mount.source)))
+    return (*own, *(mount for mount in wanted if os.path.isdir(mount.source)))
 
 
 def groups_of(uid: int, gid: int) -> list[int]:
@@ -154,6 +159,7 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
     draft.chmod(0o755)
     draft.rename(spool.share / "init")
     shim.furnish(spool.share)
+    folders.make_key(spool)
 
 
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:

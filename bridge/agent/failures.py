@@ -19,6 +19,7 @@ _ABOUT_TO_REQUEUE = "; asking Slurm to requeue the job"
 _REQUEUE_GRACE_S = 20.0  # for the batch host, which can tell the job why
 _MOVED = "; the job was requeued"
 _NOT_MOVED = "; the job may not be requeued, so it fails"
+BUG = "the sbridge agent failed at making the sandbox; its log tells more"
 
 
 class Failures:
@@ -36,7 +37,7 @@ class Failures:
         self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
         with job.lifecycle:
             if job.state.name == "accepted":  # it may have ended since
-                job.advance(name="failed", blame=blame, reason=reason)
+                job.note(name="failed", blame=blame, reason=reason)
                 self._gang.tell(job)
 
     def give_up(self, job: JobRun, error: SbridgeError) -> None:
@@ -46,13 +47,24 @@ class Failures:
 
     def blame_node(self, job: JobRun, error: NodeError) -> None:
         """Drain this node first, so that the requeued job does not come back to it."""
+        self._drain(job, error)
+        self._move(job, "node", self._cannot_run(error))
+
+    def break_gang_for_node(self, job: JobRun, error: NodeError) -> None:
+        """Do the same for a job whose sandbox is here already."""
+        self._drain(job, error)
+        self.break_gang(job, "node", self._cannot_run(error))
+
+    def _drain(self, job: JobRun, error: NodeError) -> None:
         self._health.found_fault()
         self._log.error("node_at_fault", run=str(job.run), node=self._node, reason=str(error))
         try:
             self._slurm.drain(self._node, error.message)
         except TemporaryError as trouble:
             self._log.error("node_not_drained", node=self._node, reason=str(trouble))
-        self._move(job, "node", f"node {self._node} cannot run it ({error.message})")
+
+    def _cannot_run(self, error: NodeError) -> str:
+        return f"node {self._node} cannot run it ({error.message})"
 
     def break_gang(self, job: JobRun, blame: str, reason: str) -> None:
         """Have no step of the job enter, because of what another node told."""
@@ -61,7 +73,7 @@ class Failures:
             job.announce(reason + _ABOUT_TO_REQUEUE)
             reason += _MOVED if self._requeued(job) else _NOT_MOVED
         if not job.cancelled.is_set() or not job.state.reason:
-            job.advance(blame=blame, reason=reason)
+            job.note(blame=blame, reason=reason)
 
     def _move(self, job: JobRun, blame: str, reason: str) -> None:
         """Have the job requeued, by its batch host where that is another node."""
@@ -81,3 +93,8 @@ class Failures:
                 self._log.warning("requeue_delayed", run=str(job.run), reason=str(error))
                 job.cancelled.wait(_REQUEUE_RETRY_S)
         return True
+
+
+def refused_by_disk(error: OSError) -> NodeError:
+    """Return whose fault it is that a run's record cannot be written."""
+    return NodeError(f"its disk refuses the job's record: {error}")

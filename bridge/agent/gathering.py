@@ -5,7 +5,7 @@
 
 import threading
 
-from bridge.agent.failures import Failures
+from bridge.agent.failures import BUG, Failures, refused_by_disk
 from bridge.agent.gang import Gang
 from bridge.agent.job import JobRun
 from bridge.agent.this_node import ThisNode
@@ -49,6 +49,11 @@ class Gathering:
                 self._log.info("gang_gathered", run=str(job.run), nodes=job.request.nodes)
         except TemporaryError as error:
             self._failures.break_gang(job, "nobody", error.message)
+        except OSError as error:
+            self._failures.break_gang_for_node(job, refused_by_disk(error))
+        except Exception:
+            self._failures.break_gang(job, "sbridge", BUG)
+            raise  # logged as the bug that it is
         finally:
             with self._lock:
                 self._under_way.discard(job.run)

@@ -8,9 +8,10 @@ States, in order; each is on disk (state.json) before it is acted on:
 A run whose results are published has no folder any more.
 """
 
+import contextlib
 import json
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,28 @@ class JobRun:
         self._write(self.spool.request, {**content, "variables": self.request.variables})
 
     def advance(self, **changes: Any) -> None:
-        """Change the state, on disk first, and wake whoever waits for it."""
+        """Change the state, on disk first, and wake whoever waits for it.
+
+        Raises OSError when the disk does not take it; the state is what it was then.
+        """
         with self.changed:
-            for name, value in changes.items():
-                setattr(self.state, name, value)
-            self._write(self.spool.state, asdict(self.state))
-            self.changed.notify_all()
+            self._write(self.spool.state, asdict(replace(self.state, **changes)))
+            self._change(changes)
+
+    def note(self, **changes: Any) -> None:
+        """Change the state as `advance` does, but also where the disk does not take it.
+
+        For what others wait for: an agent that starts later finds it out anew.
+        """
+        with self.changed:
+            with contextlib.suppress(OSError):
+                self._write(self.spool.state, asdict(replace(self.state, **changes)))
+            self._change(changes)
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        for name, value in changes.items():
+            setattr(self.state, name, value)
+        self.changed.notify_all()
 
     def say(self, text: str) -> None:
         """Tell the waiting steps why there is no sandbox yet."""

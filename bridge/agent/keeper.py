@@ -36,6 +36,7 @@ _NAMESPACES = (
     ("pid", kernel.CLONE_NEWPID),
     ("mnt", kernel.CLONE_NEWNS),
 )
+_OVER = select.POLLHUP | select.POLLERR
 _SANDBOX_DEATH_S = 0.5
 _SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -163,8 +164,7 @@ class _Keeper:
         if self._stops is not None:
             poll.register(self._stops.descriptor, select.POLLIN)
         while True:
-            events = poll.poll()
-            ready = {descriptor for descriptor, _ in events}
+            ready = dict(poll.poll())
             if trouble in ready and not self._tell_trouble(trouble):
                 poll.unregister(trouble)
             if wakeup in ready and self._has_ended(wakeup, door):
@@ -175,7 +175,7 @@ class _Keeper:
                 poll.unregister(self._connection)
             if self._stops is not None:
                 self._pass_stop_on(self._stops)
-                if (self._stops.descriptor, select.POLLHUP) in events:
+                if ready.get(self._stops.descriptor, 0) & _OVER:
                     poll.unregister(self._stops.descriptor)  # sbridge-run has ended
 
     def _pass_stop_on(self, stops: StopWatch) -> None:

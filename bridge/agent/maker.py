@@ -6,8 +6,9 @@ Nothing here touches the NAS.
 import threading
 import time
 
-from bridge.agent import blueprint, rendezvous
-from bridge.agent.failures import Failures
+from bridge.agent import blueprint, folders, rendezvous
+from bridge.agent.failures import BUG, Failures, refused_by_disk
+from bridge.agent.forge import Forge
 from bridge.agent.gang import Gang
 from bridge.agent.job import JobRun
 from bridge.agent.node_health import NodeHealth
@@ -30,6 +31,7 @@ class Maker:
     def __init__(
         self,
         node: ThisNode,
+        forge: Forge,
         runs: Runs,
         runtimes: Runtimes,
         gang: Gang,
@@ -38,6 +40,7 @@ class Maker:
     ) -> None:
         self._node = node
         self._log = node.log
+        self._forge = forge
         self._runs = runs
         self._runtimes = runtimes
         self._gang = gang
@@ -71,12 +74,10 @@ class Maker:
                 self._failures.fail(job, "user", str(error))
                 return
             except OSError as error:
-                trouble = NodeError(f"its disk refuses the job's record: {error}")
-                self._failures.blame_node(job, trouble)
+                self._failures.blame_node(job, refused_by_disk(error))
                 return
             except Exception:
-                text = "the sbridge agent failed at making the sandbox; its log tells more"
-                self._failures.fail(job, "sbridge", text)
+                self._failures.fail(job, "sbridge", BUG)
                 raise  # logged as the bug that it is
             job.cancelled.wait(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
@@ -100,6 +101,7 @@ class Maker:
             blueprint.introduce(job)
             entry = self._runtimes[name].start(spec, job.spool, job)
             if isinstance(entry, Sandbox):
+                folders.put_in_place(self._forge, entry, spec)
                 self._fit(entry, job)
             self._reserve_rendezvous(job)
             job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)

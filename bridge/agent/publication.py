@@ -199,7 +199,7 @@ class Publisher:
     def _remember_folder(self, job: JobRun, result: dict[str, Any]) -> None:
         folder = result.get("folder", "")
         if folder and folder != job.state.results_folder:
-            job.advance(results_folder=folder)
+            job.note(results_folder=folder)
 
     def _plan(self, job: JobRun) -> dict[str, Any]:
         return {

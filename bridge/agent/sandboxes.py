@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.agent.failures import Failures
+from bridge.agent.forge import Forge
 from bridge.agent.gang import Gang
 from bridge.agent.gathering import Gathering
 from bridge.agent.job import NOBODY_TOLD, JobRun, Request
@@ -35,6 +36,7 @@ class Sandboxes:
         config: Config,
         node: str,
         slurm: SlurmControl,
+        forge: Forge,
         log: Any,
         on_finished: Callable[[JobRun], None],
     ) -> None:
@@ -47,7 +49,9 @@ class Sandboxes:
         self.gang = Gang(node, slurm, log)
         failures = Failures(self.node, self.gang, self.health)
         self.gathering = Gathering(self.node, self.gang, failures)
-        self._maker = Maker(self.node, self.runs, self.runtimes, self.gang, self.health, failures)
+        self._maker = Maker(
+            self.node, forge, self.runs, self.runtimes, self.gang, self.health, failures
+        )
 
     def _ended_by_itself(self, name: str, why: str) -> None:
         """Note why the cluster ended a sandbox; the kernel ends what is in it."""

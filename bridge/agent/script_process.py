@@ -71,7 +71,8 @@ class ScriptProcess:
                 self._say(str(error).encode(errors="surrogateescape"))
                 os._exit(error.exit_code)
             except OSError as error:
-                self._say(f"cannot start the job in its sandbox: {error}".encode(errors="replace"))
+                text = f"cannot start the job in its sandbox: {_told(error)}"
+                self._say(text.encode(errors="replace"))
                 os._exit(error.errno or 1)
             except batch_script.UnrunnableError as error:
                 self._say(str(error).encode(errors="replace"))
@@ -183,3 +184,10 @@ class ScriptProcess:
 
     def _say(self, text: bytes) -> None:
         os.write(self._trouble, text + b"\n")
+
+
+def _told(error: OSError) -> str:
+    """Return the kernel's word, and about which file."""
+    name = error.filename
+    place = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    return f"{place}{error.strerror or error}"

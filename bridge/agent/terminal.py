@@ -79,10 +79,16 @@ class Terminal:
 
 
 def _make_place() -> None:
+    # No link of the image's is followed: it might lead into a folder of the node.
+    path, name = os.path.split(_NAME)
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.mknod(_NAME, 0o600)  # stays in the sandbox, an empty file for whoever has no terminal
+        # It stays in the sandbox, an empty file for whoever has no terminal.
+        os.mknod(name, 0o600, dir_fd=folder)
     except FileExistsError:
         pass
+    finally:
+        os.close(folder)
 
 
 def _is_same(one: int, other: int) -> bool:

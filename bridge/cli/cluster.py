@@ -55,12 +55,18 @@ def connect_as_agent(config: "Config") -> "Api | None":
 
 
 def slurm_nodes(config: "Config", hostlist: str | None) -> list[str]:
-    """Return the nodes of a hostlist, or all of Slurm's; raises `TemporaryError`."""
+    """Return the nodes of a hostlist, or all of Slurm's; raises `TemporaryError`.
+
+    Raises `click.BadParameter`, too: the hostlist is the option --nodes.
+    """
     from bridge.slurm.hostlist import expand_hostlist
     from bridge.slurm.jobs import SlurmControl
 
     if hostlist:
-        return expand_hostlist(hostlist)
+        try:
+            return expand_hostlist(hostlist)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--nodes") from error
     try:
         return SlurmControl(config.slurm).nodes()
     except TemporaryError as error:

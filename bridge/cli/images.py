@@ -28,7 +28,7 @@ def images() -> None:
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, help="Nodes at once; default 4.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(1),
+    type=click.FloatRange(1, 7 * 86400),
     default=1800.0,
     metavar="SECONDS",
     help="For one image on one node; default 1800.",

@@ -15,15 +15,22 @@ if TYPE_CHECKING:
     from bridge.agent.rehearsal import Part
     from bridge.config import Config
 
+_LAST_JOB = 0x03FFFFFF  # Slurm's MAX_JOB_ID
+_LONGEST_S = 7 * 86400.0
+
 
 @click.command()
 @cluster_options
 @click.argument("job_file", required=False, type=click.Path(path_type=Path), metavar="[JOBFILE]")
 @click.option("--image", help="The image, instead of the job file's.")
-@click.option("--cpus", type=click.IntRange(1), help="CPUs on the node.")
+@click.option("--cpus", type=click.IntRange(1, 65535), help="CPUs on the node.")
 @click.option("--memory", metavar="AMOUNT", help="Memory on the node, such as 8G; 0 for no limit.")
-@click.option("--gpus", type=click.IntRange(0), help="GPUs on the node; their indices begin at 0.")
-@click.option("--job-id", type=click.IntRange(0), help="The job's number; default 0, no job's.")
+@click.option(
+    "--gpus", type=click.IntRange(0, 1024), help="GPUs on the node; their indices begin at 0."
+)
+@click.option(
+    "--job-id", type=click.IntRange(0, _LAST_JOB), help="The job's number; default 0, no job's."
+)
 @click.option("--user", help="Whose job it is; default: you.")
 @click.option("--account", help="The job's account.")
 @click.option("--partition", help="The job's partition.")
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--timeout",
-    type=click.FloatRange(1),
+    type=click.FloatRange(1, _LONGEST_S),
     default=120.0,
     metavar="SECONDS",
     help="How long it may take to run.",

@@ -117,7 +117,7 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
             },
             "containers": [_container(spec, site)],
             "volumes": [
-                *(_volume(index, mount) for index, mount in enumerate(spec.mounts)),
+                *(_volume(index, mount) for index, mount in enumerate(spec.mounted)),
                 *(_device(index, path) for index, path in enumerate(_devices(spec, site))),
             ],
             **{key: value for key, value in optional.items() if value},
@@ -180,7 +180,7 @@ def _container(spec: SandboxSpec, site: Site) -> dict[str, Any]:
         },
         "volumeMounts": [
             {"name": f"mount-{index}", "mountPath": mount.target, "readOnly": mount.read_only}
-            for index, mount in enumerate(spec.mounts)
+            for index, mount in enumerate(spec.mounted)
         ]
         + [
             {"name": f"device-{index}", "mountPath": path}

@@ -16,8 +16,8 @@ from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool
-from bridge.runtimes import complaint, image_variables, manifest
-from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
+from bridge.runtimes import complaint, first_process, image_variables, manifest
+from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter, ended_at_once
 
 _PULL_TIMEOUT_S = 24 * 3600.0
 _CONMON_TIMEOUT_S = 5.0
@@ -114,16 +114,17 @@ class PodmanRuntime:
             text = self._podman(
                 "container", "inspect", container, "--format", "{{.State.Pid}} {{json .Config.Env}}"
             )
+            pid, _, pairs = text.partition(" ")
+            # Not from its /proc folder: where runc has just become the init, those were runc's.
+            variables = image_variables.among(json.loads(pairs))
+            try:
+                return _look_at(spec.name, int(pid), variables)
+            except OSError as error:
+                exit_code = int(self._podman("wait", container))
+                raise ended_at_once(spec.image, exit_code) from error
         except CommandError as error:
             reason = complaint.reason(error)
             raise TemporaryError(f"sandbox {spec.name} vanished: {reason}") from error
-        pid, _, pairs = text.partition(" ")
-        try:
-            # Not from its /proc folder: where runc has just become the init, those were runc's.
-            variables = image_variables.among(json.loads(pairs))
-            return _look_at(spec.name, int(pid), variables)
-        except OSError as error:
-            raise TemporaryError(f"sandbox {spec.name} ended at once") from error
 
     def remove(self, name: str, sandbox: Sandbox | None = None) -> None:
         """Remove the pod, look again, and complain only when it is still there."""
@@ -222,6 +223,7 @@ def _is_unknown(error: CommandError) -> bool:
 def _look_at(name: str, pid: int, variables: dict[str, str]) -> Sandbox:
     process = kernel.open_process(pid)
     try:
+        first_process.await_init(process)
         path = variables.pop("PATH", "")
         cgroup = _pod_cgroup(kernel.cgroup_paths(process))
         return Sandbox(name, pid, kernel.start_ticks(process), path, cgroup, variables)

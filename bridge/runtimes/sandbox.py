@@ -1,11 +1,13 @@
 """What a runtime is asked for, what it gives, and who is to blame when it cannot."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from bridge.errors import PermanentError
+from bridge.errors import PermanentError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool, RunId
+
+_KILLED = 128  # and the signal's number
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class SandboxSpec:
 
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
     means no limit. `gpus` are the node's GPUs that Slurm gave, by index, and `devices` the
-    device files by which programs reach them.
+    device files by which programs reach them. The runtime mounts `folders` below `aside`, and
+    whoever starts the sandbox moves them to their places.
     """
 
     name: str
@@ -49,6 +52,14 @@ class SandboxSpec:
     host_network: bool
     gpus: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
+    folders: tuple[Mount, ...] = ()
+    aside: str = ""
+
+    @property
+    def mounted(self) -> tuple[Mount, ...]:
+        """What the runtime mounts, and where."""
+        folders = (replace(each, target=self.aside + each.target) for each in self.folders)
+        return (*self.mounts, *folders)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,22 @@ class HostEntry:
 
 class UserError(PermanentError):
     """The sandbox cannot be made because of what the job asked for; fail the job at once."""
+
+
+def ended_at_once(image: str, exit_code: int, why: str = "") -> SbridgeError:
+    """Return who is to blame for a sandbox whose first process, the init, is no more.
+
+    That one ends by a signal only. With another exit code the container runtime could not
+    execute it in the end, for which the image's variables are the only reason that images have:
+    execve(2) refuses one of 128 KiB, and megabytes of them.
+    """
+    if 0 < exit_code < _KILLED:
+        return UserError(
+            f"the sandbox with image {image} cannot be made: its first process cannot be started"
+            f" (exit code {exit_code}), as with an image's variable (ENV) of 128 KiB and more"
+        )
+    told = why or f"exit code {exit_code}"
+    return TemporaryError(f"the sandbox with image {image} ended at once: {told}")
 
 
 class Waiter(Protocol):

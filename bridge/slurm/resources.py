@@ -4,13 +4,15 @@ Slurm decides what a job gets; this is what it gives in the simple cases, withou
 defaults (DefMemPerCPU), whole cores or memory that raises the number of CPUs.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
 from validator.options import Options
 
 _UNITS_MIB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
-_MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+_MOST_MIB = 1 << 30
+_MEMORY = re.compile(r"(\d{1,19})([KMGT]?)B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ def asked_for(options: Options) -> Resources:
 
 
 def memory_mib(text: str) -> int:
-    """Read an amount as --mem takes it, such as 8G; in MiB without a unit."""
+    """Read an amount as --mem takes it, such as 8G; in MiB without a unit, and rounded up.
+
+    Raises ValueError for what is none, or can be no node's.
+    """
     match = _MEMORY.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is no amount of memory such as 8G")
-    return round(int(match[1]) * _UNITS_MIB[match[2].upper() or "M"])
+    amount = math.ceil(int(match[1]) * _UNITS_MIB[match[2].upper() or "M"])
+    if amount > _MOST_MIB:
+        raise ValueError(f"{text!r} is more memory than any node has")
+    return amount
 
 
 def _gpus(options: Options, nodes: int) -> int:

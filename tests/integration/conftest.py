@@ -15,8 +15,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -175,7 +176,10 @@ def shared_dir(cluster: Cluster) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def replace_agent(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Have a node's agent run with texts of its settings replaced; without any, as usual again."""
+    """Have a node's agent run with texts of its settings replaced; without any, as usual again.
+
+    `before` are words that its command line begins with; the environment is added.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def end() -> None:
@@ -184,7 +188,12 @@ def replace_agent(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., No
             process.terminate()
             process.wait()
 
-    def replace_agent(node: str, *changes: tuple[str, str]) -> None:
+    def replace_agent(
+        node: str,
+        *changes: tuple[str, str],
+        before: Sequence[str | Path] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         end()
         if not changes:
             cluster.start_agents()
@@ -197,9 +206,12 @@ def replace_agent(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., No
         settings.write_text(text)
         began = cluster.agent_socket(node).stat().st_ino
         cluster.kill(f"agent-{node}")
-        argv = [cluster.prefix / "venv/bin/sbridge-agent", f"--config={settings}", f"--node={node}"]
+        program = cluster.prefix / "venv/bin/sbridge-agent"
+        argv = [*before, program, f"--config={settings}", f"--node={node}"]
+        env = {**os.environ, **environment}
         with (tmp_path / "agent.out").open("wb") as log:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            null = subprocess.DEVNULL
+            process = subprocess.Popen(argv, stdin=null, stdout=log, stderr=log, env=env)
         started.append(process)
         cluster.wait_for(lambda: cluster.agent_socket(node).stat().st_ino != began)
 

@@ -6,7 +6,8 @@ import io
 import json
 import tarfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -15,13 +16,24 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
-def push(registry: str, name: str, files: dict[str, bytes], volumes: Sequence[str] = ()) -> None:
-    """Put an image with these files as `name`:latest into the registry at host:port."""
-    layer = _layer(files)
+def push(
+    registry: str,
+    name: str,
+    files: dict[str, bytes],
+    volumes: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Put an image with these files as `name`:latest into the registry at host:port.
+
+    `links` are symbolic ones, by their paths.
+    """
+    layer = _layer(files, links)
+    content = {"Volumes": {path: {} for path in volumes}, "Env": list(variables)}
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Volumes": {path: {} for path in volumes}} if volumes else {},
+        "config": {key: value for key, value in content.items() if value},
         "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer))]},
     }
     described = json.dumps(config).encode()
@@ -35,13 +47,17 @@ def push(registry: str, name: str, files: dict[str, bytes], volumes: Sequence[st
     _request("PUT", url, json.dumps(manifest).encode(), _MANIFEST)
 
 
-def _layer(files: dict[str, bytes]) -> bytes:
+def _layer(files: dict[str, bytes], links: Mapping[str, str]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
+        for path, target in links.items():
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
     return packed.getvalue()
 
 

@@ -1,6 +1,8 @@
 """An image that cannot become a sandbox costs its own job, whatever it makes podman say."""
 
+import hashlib
 import io
+import json
 import tarfile
 
 import pytest
@@ -42,6 +44,40 @@ def make_image(cluster, tmp_path):
         cluster.podman("rmi", "--force", name)
 
 
+@pytest.fixture
+def load_image(cluster, tmp_path):
+    """Load an image without files that has these variables, and remove it in the end."""
+    name = "localhost/bad-variables:1"
+
+    def load(*variables):
+        layer = io.BytesIO()
+        tarfile.open(fileobj=layer, mode="w").close()
+        digest = hashlib.sha256(layer.getvalue()).hexdigest()
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": list(variables)},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }
+        listed = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+        files = {
+            "config.json": json.dumps(config).encode(),
+            "layer.tar": layer.getvalue(),
+            "manifest.json": json.dumps(listed).encode(),
+        }
+        archive = tmp_path / "saved.tar"
+        with tarfile.open(archive, "w") as tar:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        cluster.podman("load", "--quiet", f"--input={archive}")
+        return name
+
+    yield load
+    cluster.podman("rmi", "--force", name)
+
+
 def link(path, target):
     entry = tarfile.TarInfo(path)
     entry.type, entry.linkname = tarfile.SYMTYPE, target
@@ -53,7 +89,7 @@ def link(path, target):
     [
         (tarfile.TarInfo("v/conmon"), ["VOLUME /v/conmon"], "/v/conmon"),
         (tarfile.TarInfo("v/conmon"), ["VOLUME /v/conmon/x"], "/v/conmon/x: not a directory"),
-        (link("home", "/proc/self/conmon"), [], "it is inside /proc"),
+        (link("home", "/proc/self/conmon"), [], "/home must be a folder there"),
     ],
     ids=["volume on a file", "volume below a file", "home is a link"],
 )
@@ -77,4 +113,17 @@ def test_an_image_called_like_a_part_of_podman_waits_for_its_registry(cluster, s
     assert cluster.drained_nodes() == {}
     cluster.scancel(job_id)
     cluster.wait_for(lambda: cluster.job_state(job_id) == "CANCELLED", timeout=15)
+    assert cluster.drained_nodes() == {}
+
+
+def test_an_image_with_a_variable_that_no_program_can_be_started_with_fails_its_job(
+    cluster, load_image, submit
+):
+    image = load_image("WORDS=" + "x" * 128 * 1024)
+    job_id, err = submit(image)
+    assert cluster.wait_job(job_id) == "FAILED"
+    last = err.read_text().splitlines()[-1]
+    assert last.startswith(f"sbridge: the sandbox with image {image} cannot be made: ")
+    assert "128 KiB" in last
+    assert cluster.job_field(job_id, "Restarts") == "0"
     assert cluster.drained_nodes() == {}

@@ -124,6 +124,15 @@ def test_an_image_with_a_volume_that_cannot_be_fails_the_job(cluster, job, regis
     assert_failed(cluster, ran, f"the sandbox with image {IMAGES}/loud cannot be made: ")
 
 
+def test_an_image_with_a_variable_that_no_program_can_be_started_with_fails_the_job(
+    cluster, job, registry
+):
+    push(registry, "wordy", {"a-file": b""}, variables=["WORDS=" + "x" * 128 * 1024])
+    ran = job(script(RUN, f"{IMAGES}/wordy"))
+    assert_failed(cluster, ran, f"the sandbox with image {IMAGES}/wordy cannot be made: ")
+    assert "128 KiB" in ran.err
+
+
 def test_a_registry_that_speaks_of_a_full_disk_fails_its_job_alone(cluster, job):
     with refusing_registry(403, "no space left on device") as address:
         ran = job(script(RUN, f"{address}/loud:1"))

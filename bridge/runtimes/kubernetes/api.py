@@ -202,6 +202,9 @@ class Api:
             if response.status < 300:
                 return response.response
             refusal = _refusal(response.status, response.read())
+        except config.ConfigException as error:  # a pod's token, which the client reads each minute
+            self._failed = True
+            raise TemporaryError(f"the pod's service account: {error}") from error
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._trouble(error) from error
         if refusal.status in _PASSING:

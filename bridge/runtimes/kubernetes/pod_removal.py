@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from bridge import kernel
@@ -22,6 +23,13 @@ _GONE_TIMEOUT_S = 10.0
 _RETRY_S = 5.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What one removal has left to do: remove the pods with these uids, or of its name, if none."""
+
+    uids: frozenset[str]
+
+
 class PodRemoval:
     """Removes pods; those that the watch has not seen yet, in the namespace they were expected in.
 
@@ -34,7 +42,7 @@ class PodRemoval:
         self._watch = watch
         self._log = log
         self._expected: dict[str, str] = {}
-        self._unremoved: dict[str, frozenset[str]] = {}
+        self._unremoved: dict[str, _Rest] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -66,7 +74,7 @@ class PodRemoval:
             # The node is free, which is what Slurm waits for; the books follow.
             self._log.warning("pod_removal_delayed", sandbox=name, reason=error.message)
             with self._lock:
-                self._unremoved[name] = frozenset(uids)
+                self._unremoved[name] = _Rest(frozenset(uids))
         else:
             with self._lock:
                 self._expected.pop(name, None)
@@ -101,24 +109,28 @@ class PodRemoval:
             time.sleep(_RETRY_S)
             with self._lock:
                 due = list(self._unremoved.items())
-            for name, uids in due:
-                self._remove_late(name, uids)
+            for name, rest in due:
+                self._remove_late(name, rest)
 
-    def _remove_late(self, name: str, uids: frozenset[str]) -> None:
+    def _remove_late(self, name: str, rest: _Rest) -> None:
         """Remove a pod that is left; by its uid, as another may have its name by now."""
         try:
-            pods = self._watch.listed(name)
-            for uid in uids or {pod["metadata"]["uid"] for pod in pods}:
+            with self._lock:  # so that no new pod of that name is among them
+                if self._unremoved.get(name) is not rest:
+                    return
+                pods = self._watch.listed(name)
+            for uid in rest.uids or {pod["metadata"]["uid"] for pod in pods}:
                 processes.kill_pod(uid)  # the kubelet may have made it since
             for pod in pods:
-                if not uids or pod["metadata"]["uid"] in uids:
+                if not rest.uids or pod["metadata"]["uid"] in rest.uids:
                     self._delete_pod(pod)
         except (TemporaryError, RefusedError, OSError):  # OSError: out of descriptors, for now
             return
         self._log.info("pod_removed_late", sandbox=name)
         with self._lock:
-            self._unremoved.pop(name, None)
-            self._expected.pop(name, None)
+            if self._unremoved.get(name) is rest:
+                del self._unremoved[name]
+                self._expected.pop(name, None)
 
 
 def _path(namespace: str, name: str) -> str:
@@ -133,7 +145,7 @@ def _kill_init(sandbox: Sandbox) -> None:
         return
     try:
         if kernel.start_ticks(process) == sandbox.init_start:
-            os.kill(sandbox.init_pid, signal.SIGKILL)
+            signal.pidfd_send_signal(process, signal.SIGKILL)  # whoever has its pid by now
     except OSError:
         pass  # it ended by itself
     finally:

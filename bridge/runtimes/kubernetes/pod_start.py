@@ -11,7 +11,7 @@ import time
 
 from bridge import kernel
 from bridge.errors import NodeError, TemporaryError
-from bridge.runtimes import image_variables
+from bridge.runtimes import first_process, image_variables
 from bridge.runtimes.kubernetes import (
     image_store,
     processes,
@@ -31,6 +31,7 @@ _EVENTS_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # after so long are a slow pod's events 
 # A kubelet or container runtime that is being upgraded is back by then; a kubelet that lost the
 # API server asks again after a minute at most.
 _NODE_PATIENCE_S = 120.0
+_WORD_S = 10.0  # for the kubelet to tell of a container's end, which it looks for each second
 
 
 class PodStart:
@@ -80,8 +81,27 @@ class PodStart:
         self._watch.saw(pod)
         return pod
 
-    def wait(self, created: Object, waiter: Waiter) -> Object:
-        """Return the pod once it runs."""
+    def sandbox(self, created: Object, waiter: Waiter) -> Sandbox:
+        """Return the sandbox once the pod runs and its first process was found."""
+        pod = self._wait(created, waiter)
+        try:
+            return entry(pod)
+        except TemporaryError:
+            self._hear_end(pod, waiter)
+            raise
+
+    def _hear_end(self, pod: Object, waiter: Waiter) -> None:
+        """Raise what the kubelet has to tell of a pod whose first process is no more."""
+        deadline = time.monotonic() + _WORD_S
+        seen: Object | None = pod
+        while seen is not None and time.monotonic() < deadline:
+            if not waiting.is_running(seen):
+                _progress(seen, [])
+            if waiter.cancelled.is_set():
+                return
+            seen = self._watch.wait(seen, _LOOK_S)
+
+    def _wait(self, created: Object, waiter: Waiter) -> Object:
         name = created["metadata"]["name"]
         began = time.monotonic()
         events = _SlowEvents(self._api, created)
@@ -121,6 +141,7 @@ def entry(pod: Object) -> Sandbox:
             f"pod {name} runs on {where}, but its processes are not on this node ({error})"
         ) from error
     try:
+        first_process.await_init(process)
         pid = int(kernel.read(process, "stat").split()[0])
         variables = image_variables.among(os.fsdecode(kernel.read(process, "environ")).split("\0"))
         path = variables.pop("PATH", "")

@@ -20,6 +20,7 @@ from bridge.runtimes.kubernetes.pod_scope import PodScope
 
 _FIRST_RETRY_S = 0.2
 _LONGEST_RETRY_S = 5.0
+_SHORT_S = 5.0  # a watch that goes on for so long was worth its request
 
 
 class PodWatch:
@@ -104,23 +105,26 @@ class PodWatch:
     def _follow(self) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
+            began = time.monotonic()
             try:
                 if not self._version:
                     self._list()
                 self._watch()
-                retry_s = _FIRST_RETRY_S
             except ExpiredError as error:
                 self._version = ""
                 self._log.info("pod_watch_expired", reason=error.message)
             except TemporaryError as error:
                 self._lost(error.message)
-                time.sleep(retry_s)
-                retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
             except Exception as error:  # noqa: BLE001 - the API's no to the agent, or a bug
                 self._version = ""
                 text = error.message if isinstance(error, SbridgeError) else repr(error)
                 self._lost(f"the pods cannot be watched: {text}")
-                time.sleep(_LONGEST_RETRY_S)
+                retry_s = _LONGEST_RETRY_S
+            if time.monotonic() - began > _SHORT_S:
+                retry_s = _FIRST_RETRY_S
+            else:
+                time.sleep(retry_s)
+                retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
 
     def _list(self) -> None:
         with self._changed:

@@ -20,7 +20,7 @@ from bridge.runtimes.kubernetes.api import Api, RefusedError
 from bridge.runtimes.kubernetes.phases import Phases
 from bridge.runtimes.kubernetes.pod_removal import PodRemoval
 from bridge.runtimes.kubernetes.pod_scope import PodScope
-from bridge.runtimes.kubernetes.pod_start import PodStart, entry
+from bridge.runtimes.kubernetes.pod_start import PodStart
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
 from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter
 
@@ -67,7 +67,7 @@ class KubernetesRuntime:
         write_atomically(spool.manifest, content, survives_power_loss=False)
         pod = self._start.create(wanted, waiter)
         try:
-            sandbox = entry(self._start.wait(pod, waiter))
+            sandbox = self._start.sandbox(pod, waiter)
         except BaseException as error:
             if isinstance(error, SbridgeError):
                 self._phases.say(pod, "SandboxFailed", error.message, warning=True)

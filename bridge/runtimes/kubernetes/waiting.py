@@ -16,10 +16,10 @@ from bridge.errors import SbridgeError, TemporaryError
 from bridge.runtimes.complaint import shortened
 from bridge.runtimes.kubernetes import pulling
 from bridge.runtimes.kubernetes.api import Object
-from bridge.runtimes.sandbox import UserError
+from bridge.runtimes.sandbox import UserError, ended_at_once
 
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
-_IMAGE_REASONS = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
+_IMAGE_REASONS = ("InvalidImageName", "SignatureValidationFailed")
 # The image is there; what it was to start is not, or may not.
 CREATE_REASONS = (
     "CreateContainerConfigError",
@@ -57,10 +57,15 @@ def progress(pod: Object, events: Sequence[Object]) -> Delay:
     """
     status = pod.get("status", {})
     image = _image(pod)
-    if status.get("phase") == "Failed" or status.get("reason"):
+    if status.get("phase") in ("Failed", "Succeeded") or status.get("reason"):
         raise _failed(pod, status)
     waiting = _container(pod).get("state", {}).get("waiting", {})
     reason, message = waiting.get("reason", ""), pulling.short(waiting.get("message", ""), image)
+    if reason == "ErrImageNeverPull":
+        raise UserError(
+            f"image {image} is not on this node, and this site has none fetched for jobs"
+            " (kubernetes.image_pull_policy); name one that is there, or have it brought there"
+        )
     if reason in _IMAGE_REASONS:
         raise UserError(f"image {image} cannot be used: {message or reason}")
     if reason in _PULL_REASONS:
@@ -128,7 +133,9 @@ def _failed(pod: Object, status: dict[str, Any]) -> SbridgeError:
     why = terminated.get("message") or message or terminated.get("reason") or reason
     if terminated.get("reason") in CREATE_REASONS:
         return _not_created(pod, terminated["reason"], str(why))
-    return TemporaryError(f"the sandbox with image {image} ended at once: {shortened(str(why))}")
+    # Other reasons (OOMKilled, ContainerStatusUnknown, …) are none of the process itself.
+    exit_code = terminated.get("exitCode", 0) if terminated.get("reason") == "Error" else 0
+    return ended_at_once(image, exit_code, shortened(str(why)))
 
 
 def _create_trouble(pod: Object, reason: str, message: str) -> Delay:

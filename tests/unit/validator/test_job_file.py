@@ -40,6 +40,14 @@ def test_what_sbatch_refuses_is_one_error_with_its_line(content, code, line):
     assert found(content) == [(code, "error", line)]
 
 
+def test_of_a_file_with_a_byte_order_mark_only_that_is_wrong():
+    judged = validate(b"\xef\xbb\xbf" + GOOD, LIMITS)
+    assert [(f.code, f.line) for f in judged.findings] == [("byte_order_mark", 1)]
+    assert judged.directives == validate(GOOD, LIMITS).directives
+    no_command = b"\xef\xbb\xbf#!/bin/sh\n#SBATCH -n 1\n"
+    assert [code for code, _, _ in found(no_command)] == ["byte_order_mark", "no_command"]
+
+
 @pytest.mark.parametrize(
     ("content", "code", "line"),
     [

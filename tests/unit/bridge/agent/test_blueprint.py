@@ -71,7 +71,7 @@ def test_mounts_are_the_sites_and_the_jobs_own(tmp_path):
     there.mkdir()
     settings = config(tmp_path, mounts=(f"{there}:ro", "/no/such/folder"))
     spec = blueprint.specification(job(tmp_path), settings, "n1", NodeShare(2, 100), tmp_path / "s")
-    targets = {mount.target: mount for mount in spec.mounts}
+    targets = {mount.target: mount for mount in (*spec.mounts, *spec.folders)}
     assert targets[str(there)].read_only
     assert "/no/such/folder" not in targets
     assert not targets[str(tmp_path / "out")].read_only

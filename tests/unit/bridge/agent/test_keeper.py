@@ -2,7 +2,10 @@
 
 import errno
 import os
+import select
 import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,3 +127,27 @@ def test_a_copy_of_the_batch_script_that_fails_leaves_nothing(tmp_path, monkeypa
     with made._connection, pytest.raises(OSError, match="quota"):
         made._spool_script()
     assert list(tmp_path.iterdir()) == [script]
+
+
+def test_a_watched_process_that_is_over_is_not_looked_at_again_and_again():
+    """Whatever else its descriptor has to tell: here a byte that nobody reads."""
+    here, there = socket.socketpair()
+    entry = keeper.Entry(wire.Message("enter", []), here, -1, -1, None, [])
+    made = keeper._Keeper(entry)
+    looks, told = os.pipe(), []
+    os.write(looks[1], b"!")
+    os.close(looks[1])
+    wakeup, writer = os.pipe()
+    trouble, trouble_writer = os.pipe()
+    made._stops = SimpleNamespace(descriptor=looks[0], saw_stop=lambda: told.append(1) and False)
+    made._has_ended = lambda *_: True
+    made._kill_everything = None  # there is no script
+    door = SimpleNamespace(collect=lambda: None, serve=lambda _: None)
+    timer = threading.Timer(0.2, os.write, (writer, b"!"))
+    timer.start()
+    with here, there:
+        made._hold(select.poll(), door, wakeup, trouble)
+    timer.join()
+    for descriptor in (looks[0], wakeup, writer, trouble, trouble_writer):
+        os.close(descriptor)
+    assert len(told) == 1

@@ -40,7 +40,7 @@ def control(slurm):
 @pytest.fixture
 def sandboxes(tmp_path, control, log, clock):
     agent = Agent(spool_dir=tmp_path, runtime="host", allowed_runtimes=("host",))
-    made = Sandboxes(Config(agent=agent), "n1", control, log, lambda job: None)
+    made = Sandboxes(Config(agent=agent), "n1", control, None, log, lambda job: None)
     made.health = NodeHealth(made.node.spool, [HostRuntime()], clock)
     made.node.spool.jobs.mkdir(parents=True)
     return made

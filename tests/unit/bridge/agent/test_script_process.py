@@ -1,5 +1,6 @@
 """The process that becomes the script, here in no other namespaces than the tests' own."""
 
+import errno
 import os
 import resource
 import signal
@@ -18,7 +19,7 @@ TELL = "pwd; umask; echo $A; ulimit -n; grep -E 'CapBnd|NoNewPrivs' /proc/self/s
 class Step:
     """One step of the process `caller`; pipes take the place of Slurm's files."""
 
-    def __init__(self, body, *, uid, caller, directories=(b"/",), file=b""):
+    def __init__(self, body, *, uid, caller, directories=(b"/",), file=b"", shell=b"/bin/sh"):
         self._reads = {}
         files = []
         for number in (1, 2):
@@ -29,7 +30,7 @@ class Step:
         self._permission, self._permit = os.pipe2(os.O_CLOEXEC)
         self._ready, ready = os.pipe2(os.O_CLOEXEC)
         fields = [("uid", b"%d" % uid), ("env", b"A=b=c"), ("env", b"PATH=/usr/bin:/bin")]
-        fields += [("arg", word) for word in (b"/bin/sh", b"-c", body.encode())]
+        fields += [("arg", word) for word in (shell, b"-c", body.encode())]
         fields += [("cwd", directory) for directory in directories] + [("file", file)]
         here, self._there = socket.socketpair()
         self._connection = here
@@ -120,3 +121,12 @@ def test_a_file_that_cannot_run_is_told_with_a_shells_exit_code(step):
     status, said = step(file=b"/no/such/file.py").run()
     assert os.waitstatus_to_exitcode(status) == 127
     assert "K8S_SCRIPT=/no/such/file.py: No such file" in said["trouble"]
+
+
+@needs_root
+def test_an_interpreter_that_may_not_be_executed_is_told_in_words(step):
+    status, said = step(shell=b"/etc/passwd").run()
+    assert os.waitstatus_to_exitcode(status) == errno.EACCES
+    assert said["trouble"] == (
+        "cannot start the job in its sandbox: /etc/passwd: Permission denied\n"
+    )

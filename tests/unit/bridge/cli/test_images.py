@@ -1,5 +1,7 @@
 """What nodes have, and who is not asked to fetch; pulls are in integration."""
 
+import pytest
+
 
 def test_images_are_listed_with_size_and_nodes(sbridge, site_file, empty_cluster):
     site = ("--config", site_file, "--kubeconfig", empty_cluster)
@@ -30,3 +32,14 @@ def test_without_slurm_the_nodes_must_be_named(sbridge, empty_cluster, tmp_path)
 
 def test_pulling_nothing_is_wrong_usage(sbridge, site_file):
     assert sbridge("images", "pull", "--config", site_file)[0] == 2
+
+
+@pytest.mark.parametrize("command", [("pull", "x"), ("list",)])
+@pytest.mark.parametrize("nodes", ["n[1-", "n[a-b]", "n[2-1]"])
+def test_a_list_of_nodes_that_is_none_is_wrong_usage(
+    sbridge, site_file, empty_cluster, command, nodes
+):
+    site = ("--config", site_file, "--kubeconfig", empty_cluster, "--nodes", nodes)
+    code, _, err = sbridge("images", *command, *site)
+    assert code == 2
+    assert "Invalid value for --nodes: " in err

@@ -55,7 +55,13 @@ def test_a_job_file_becomes_a_pod_and_options_go_before_it(pod, tmp_path):
     [
         ([], 2, "Name a job file, or an image"),
         (["--image", "r.io/x", "--memory", "lots"], 2, "--memory"),
+        (["--image", "r.io/x", "--memory", "99999999T"], 2, "more memory than any node has"),
+        (["--image", "r.io/x", "--memory", "9" * 40], 2, "--memory"),
         (["--image", "r.io/x", "--cpus", "0"], 2, "--cpus"),
+        (["--image", "r.io/x", "--cpus", "99999999"], 2, "--cpus"),
+        (["--image", "r.io/x", "--gpus", "9999999999"], 2, "--gpus"),
+        (["--image", "r.io/x", "--job-id", "9999999999"], 2, "--job-id"),
+        (["--image", "r.io/x", "--timeout", "inf"], 2, "--timeout"),
         (["--image", "other.io/x", "--user", USER], 1, "other.io/x is not allowed here"),
         (["--image", "r.io/x", "--user", "root"], 1, "sandboxes do not run as root"),
         (["/no/such/file"], 1, "/no/such/file cannot be read"),
@@ -70,3 +76,12 @@ def test_what_gives_no_pod_says_why(pod, arguments, code, words):
 def test_nothing_is_made_where_only_something_is_printed(pod, tmp_path):
     pod("--image", "r.io/x", "--user", USER)
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_little_memory_is_a_limit_and_none_is_none(pod):
+    limits = []
+    for amount in ("1K", "0"):
+        _, made, _ = pod("--image", "r.io/x", "--user", USER, "--memory", amount)
+        (container,) = made["spec"]["containers"]
+        limits.append(container["resources"]["limits"].get("memory"))
+    assert limits == ["1Mi", None]

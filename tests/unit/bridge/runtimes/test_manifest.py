@@ -153,3 +153,13 @@ def test_device_files_are_shown_unless_a_runtime_class_brings_them_in():
         [{"name": "device-0", "mountPath": "/dev/gpu1"}],
     )
     assert shown(manifest.Site(gpu_runtime_class="nvidia")) == ([], [])
+
+
+def test_folders_that_an_image_might_link_to_are_mounted_aside():
+    spec = dataclasses.replace(SPEC, folders=(Mount("/mnt/nas", "/mnt/nas", True),), aside="/x-1")
+    made = manifest.pod(spec, manifest.Site())["spec"]
+    (container,) = made["containers"]
+    mounted = {"name": "mount-2", "mountPath": "/x-1/mnt/nas", "readOnly": True}
+    assert container["volumeMounts"][-1] == mounted
+    folder = {"name": "mount-2", "hostPath": {"path": "/mnt/nas", "type": "Directory"}}
+    assert made["volumes"][-1] == folder

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bridge import kernel
 from bridge.config import Podman
 from bridge.errors import NodeError, TemporaryError
 from bridge.job_spool import JobSpool, RunId
+from bridge.runtimes import first_process
 from bridge.runtimes.podman import PodmanRuntime
 from bridge.runtimes.sandbox import SandboxSpec, UserError
 
@@ -192,14 +192,24 @@ esac"""
     assert "slurm-job-1 cannot be removed" in error.message
 
 
-def test_a_sandbox_that_ends_while_it_is_looked_at_is_tried_again(start, monkeypatch):
+@pytest.mark.parametrize(
+    ("exit_code", "kind", "words"),
+    [
+        (137, TemporaryError, "ended at once: exit code 137"),
+        (1, UserError, "cannot be made: its first process cannot be started (exit code 1)"),
+    ],
+    ids=["killed", "not started"],
+)
+def test_a_sandbox_that_ends_while_it_is_looked_at_is_tried_again_if_it_was_killed(
+    start, monkeypatch, exit_code, kind, words
+):
     def is_over(process):
         raise ProcessLookupError
 
-    monkeypatch.setattr(kernel, "start_ticks", is_over)
-    error = start('[ "$1" != container ] || echo "1 []"')
-    assert type(error) is TemporaryError
-    assert "ended at once" in error.message
+    monkeypatch.setattr(first_process, "await_init", is_over)
+    error = start(f'case $1 in container) echo "1 []" ;; wait) echo {exit_code} ;; esac')
+    assert type(error) is kind
+    assert words in error.message
 
 
 def test_a_podman_that_opens_its_storage_on_a_disk_with_room_works(runtime):

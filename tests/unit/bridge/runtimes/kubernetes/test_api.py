@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from kubernetes.config import incluster_config
 
 from bridge.config import Kubernetes
 from bridge.errors import ConfigError, TemporaryError
@@ -164,3 +167,20 @@ def test_a_kubeconfig_that_is_being_replaced_is_waited_for(answers, monkeypatch)
     answers.settings("second")
     answers.add(200, {"items": []})
     assert api.get(PODS) == {"items": []}
+
+
+def test_a_pods_token_that_is_half_written_is_waited_for(tmp_path, monkeypatch):
+    """The client looks at the file each minute, in the middle of a request."""
+    for name, content in (("token", "first"), ("ca.crt", "certificates")):
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
+    api = Api(Kubernetes())
+    tomorrow = (datetime.now(UTC) + timedelta(days=2)).replace(tzinfo=None)
+    later = SimpleNamespace(datetime=SimpleNamespace(now=lambda: tomorrow))
+    monkeypatch.setattr(incluster_config, "datetime", later)
+    (tmp_path / "token").write_text("")
+    with pytest.raises(TemporaryError, match="empty"):
+        api.get(PODS)

@@ -3,14 +3,19 @@
 import dataclasses
 import errno
 import json
+import os
+import signal
+import subprocess
 import time
 
 import structlog
 
+from bridge import kernel
 from bridge.runtimes.kubernetes import pod_removal
 from bridge.runtimes.kubernetes.api import Api
 from bridge.runtimes.kubernetes.pod_scope import PodScope
 from bridge.runtimes.kubernetes.pod_watch import PodWatch
+from bridge.runtimes.sandbox import Sandbox
 
 NOT_FOUND = 404, {"reason": "NotFound", "message": "there is none"}
 
@@ -71,6 +76,54 @@ def test_late_removal_outlives_a_lack_of_descriptors(answers, monkeypatch):
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(pod_removal.processes, "kill_pod", out_of_descriptors)
-    removal._unremoved["a"] = frozenset({"u"})
-    removal._remove_late("a", frozenset({"u"}))
+    left = pod_removal._Rest(frozenset({"u"}))
+    removal._unremoved["a"] = left
+    removal._remove_late("a", left)
     assert "a" in removal._unremoved
+
+
+def test_a_new_pod_is_not_removed_for_an_old_one_that_had_its_name(answers):
+    watch, removal = made(answers)
+    answers.add(503, {"reason": "Busy", "message": "etcd is slow"})
+    removal.remove("a", None)  # nothing was listed yet, so no uid is known
+    (due,) = removal._unremoved.items()
+
+    removal.expect("a", "jobs")
+    answers.add(200, {"metadata": {"resourceVersion": "5"}, "items": []})
+    watch._list()
+    watch.saw({"metadata": {"name": "a", "namespace": "jobs", "uid": "new"}})
+    before = len(deleted(answers))
+    removal._remove_late(*due)
+    assert len(deleted(answers)) == before
+
+
+def test_what_is_left_of_a_pod_is_not_forgotten_for_an_older_one_that_had_its_name(
+    answers, monkeypatch
+):
+    watch, removal = made(answers)
+    answers.add(200, {"metadata": {"resourceVersion": "5"}, "items": []})
+    watch._list()
+    older = pod_removal._Rest(frozenset({"older"}))
+    newer = pod_removal._Rest(frozenset({"newer"}))
+    removal._unremoved["a"] = older
+
+    def remove_another(_uid):
+        removal.expect("a", "jobs")
+        removal._unremoved["a"] = newer
+
+    monkeypatch.setattr(pod_removal.processes, "kill_pod", remove_another)
+    removal._remove_late("a", older)
+    assert removal._unremoved["a"] is newer
+
+
+def test_the_first_process_is_killed_whoever_has_its_pid_by_now(monkeypatch):
+    """As `kill` would not: the process may have ended since it was looked at."""
+    with subprocess.Popen(["sleep", "60"]) as other, subprocess.Popen(["true"]) as ended:
+        held = kernel.open_process(ended.pid)
+        ended.wait()
+        monkeypatch.setattr(kernel, "open_process", lambda _: os.dup(held))
+        monkeypatch.setattr(kernel, "start_ticks", lambda _: 1)
+        pod_removal._kill_init(Sandbox("a", other.pid, 1))
+        other.terminate()
+        assert other.wait() == -signal.SIGTERM
+    os.close(held)

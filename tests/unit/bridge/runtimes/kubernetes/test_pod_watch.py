@@ -129,6 +129,20 @@ def test_what_was_known_stays_while_the_api_is_away_but_nothing_counts_as_gone(
     assert watch.pods("a")
 
 
+def test_a_watch_that_ends_at_once_again_and_again_is_opened_ever_less_often(answers, monkeypatch):
+    answers.add(200, listed("5", pod("a", "3")))
+    for _ in range(12):
+        answers.add(200)
+    began = time.monotonic()
+    watch, _ = watching(answers, monkeypatch)  # pauses: 0.01, 0.02, 0.04, then 0.05 s each
+
+    until(lambda: len(answers.asked) > 12)
+
+    assert time.monotonic() - began > 0.4
+    assert watch.pods("a")
+    assert not watch.away
+
+
 def test_a_waiter_wakes_when_its_pod_changes(answers, monkeypatch):
     answers.add(200, listed("5", pod("a", "3")))
     answers.add(200, event("MODIFIED", pod("a", "6", deletionTimestamp="now")))

@@ -15,6 +15,11 @@ def pod(spec=None, **status):
     return {"spec": {"containers": [{"image": IMAGE}], **(spec or {})}, "status": status}
 
 
+def ended(reason, exit_code, phase="Failed"):
+    terminated = {"reason": reason, "exitCode": exit_code}
+    return {"phase": phase, "containerStatuses": [{"state": {"terminated": terminated}}]}
+
+
 def event(reason, message=""):
     return {"reason": reason, "message": message}
 
@@ -45,6 +50,10 @@ def test_whoever_is_waited_for_is_told(given, events, text, by_node):
     [
         ({"phase": "Failed", "reason": "OutOfcpu", "message": "no room"}, TemporaryError),
         ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, TemporaryError),
+        (ended("Error", 1), UserError),
+        (ended("Error", 137), TemporaryError),
+        (ended("OOMKilled", 1), TemporaryError),
+        (ended("Completed", 0, "Succeeded"), TemporaryError),
         (
             {
                 "containerStatuses": [
@@ -54,8 +63,16 @@ def test_whoever_is_waited_for_is_told(given, events, text, by_node):
             UserError,
         ),
     ],
-    ids=["no room", "evicted", "bad name"],
+    ids=["no room", "evicted", "not started", "killed", "no memory", "done", "bad name"],
 )
 def test_a_pod_that_will_never_run_has_somebody_to_blame(status, fault):
     with pytest.raises(fault):
         waiting.progress(pod(NODE, **TAKEN, **status), [])
+
+
+def test_an_image_that_is_not_to_be_fetched_is_told_in_words_of_the_site():
+    said = f'Container image "{IMAGE}" is not present with pull policy of Never'
+    reason = {"reason": "ErrImageNeverPull", "message": said}
+    given = pod(NODE, **TAKEN, containerStatuses=[{"state": {"waiting": reason}}])
+    with pytest.raises(UserError, match=r"is not on this node, and this site has none fetched"):
+        waiting.progress(given, [])
