@@ -101,7 +101,7 @@ ROWS = (
     Row("afterany begins after either", *_second("afterany"), parent=_first("exit 1")),
     Row(
         "after begins while the other one runs",
-        "touch began\n",
+        "touch began; until [ -e seen ]; do sleep 0.1; done\n",
         ("--dependency=after:{parent}",),
         parent=("until [ -e began ]; do sleep 0.1; done; touch seen\n", ()),
     ),
