@@ -24,9 +24,10 @@ _COLUMNS = (
 )
 # What is another one in each run natively, too.
 _OTHER = (
-    (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", b"TIME"),
+    (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?", b"TIME"),
+    (rb"(SLURM_JOB_SLUID=)\w+", rb"\1SLUID"),
     # Who starts a task also says when it cannot be started.
-    (rb"(?:slurmstepd-\S+: error|sbridge): execve", b"WHO: execve"),
+    (rb"(?:slurmstepd-\S+: error|\[TIME\] error|sbridge): execve", b"WHO: execve"),
     (rb"(slurm_script: line \d+:) +\d+ ", rb"\1 PID "),
 )
 
@@ -55,12 +56,14 @@ class _Run:
     due: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     others: list[int] = field(default_factory=list)  # ids that may be spoken of
 
+    def prepare(self, cluster: Cluster) -> None:
+        for command in self.row.before:
+            cluster.slurm(*(word.format(name=self.name) for word in command))
+
     def submit(self, cluster: Cluster) -> None:
         for name, content in self.row.files.items():
             (self.folder / name).write_bytes(content)
             cluster.give(self.folder / name, user=USER)
-        for command in self.row.before:
-            cluster.slurm(*(word.format(name=self.name) for word in command))
         words = {"{name}": self.name}
         if self.row.parent:
             body, options = self.row.parent
@@ -184,6 +187,8 @@ def observe(
         for number, row in enumerate(rows)
         for kind, directive in directives.items()
     }
+    for each in runs.values():  # while there are no jobs yet
+        each.prepare(cluster)
     for each in runs.values():
         each.submit(cluster)
     alive = [each for each in runs.values() if each.job_id]

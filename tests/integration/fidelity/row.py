@@ -13,7 +13,7 @@ class Row:
     `body` follows the interpreter line and `header`, or is what `is_wrapped` by sbatch itself;
     `arguments` are the script's own. `files` are in the job's folder before, by name. A `parent`
     is submitted before, with a body and options, and may be named in the options as `{parent}`.
-    `before` are commands that root runs before that; `{name}` is a word that no other run has.
+    `before` are commands that root runs before any job; `{name}` is a word of this run alone.
     `then` are pairs: once the job's streams hold the text, or the job is in the state `@STATE`
     (or `@ONE|ANOTHER`), the command is run as root, with the job's id for `{job}`; what it
     answers is compared, too. The lines of what is written `in_any_order` are sorted before they
