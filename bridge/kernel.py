@@ -48,7 +48,7 @@ _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_RECONFIGURE = 7
 
 # v1: /slurm_n1/uid_1001/job_2/… ; v2: /system.slice/n1_slurmstepd.scope/job_2/…
-_SLURM_CGROUP = re.compile(r"/[^/]*slurm[^/]*/(?:uid_\d+/)?job_\d+/")
+_SLURM_CGROUP = re.compile(r"/[^/]*slurm[^/]*/(?:uid_\d+/)?job_(\d+)/")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -398,3 +398,9 @@ def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
 def in_slurm_cgroup(paths: dict[str, str]) -> bool:
     """Whether Slurm made a cgroup for the process (proctrack/cgroup or task/cgroup)."""
     return any(_SLURM_CGROUP.search(path) for path in paths.values())
+
+
+def slurm_job(paths: dict[str, str]) -> int:
+    """Return the id of the job whose cgroup these are, 0 where Slurm made none."""
+    found = [match for path in paths.values() if (match := _SLURM_CGROUP.search(path))]
+    return int(found[0][1]) if found else 0

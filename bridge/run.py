@@ -41,7 +41,8 @@ def main(run_dir: str) -> int:
     """
     if len(sys.argv) < 2 or (len(sys.argv) == 2 and sys.argv[1].startswith(task.MARK)):
         return _fail("usage: sbridge-run INTERPRETER [SCRIPT [ARGUMENT…]]")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = _environment()
     node = environment.get(b"SLURMD_NODENAME", b"")
     if not node or not environment.get(b"SLURM_JOB_ID"):

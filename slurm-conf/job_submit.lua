@@ -9,6 +9,7 @@
 --      its `extra`, which hooks can read there), behind the user's own text:
 --      sbridge1?image=docker.io%2Falpine%3A3&workdir=%2Fworkspace
 --
+-- The further parts of a heterogeneous job have no script; they get what the first one asked for.
 -- Any other job is not touched. A fault of the user's refuses the job and says why; a fault in
 -- here is logged and lets the job through as it came.
 --
@@ -266,6 +267,47 @@ local function merged_word(words, request)
 	return MARKER .. table.concat(all, "&")
 end
 
+-- Heterogeneous jobs -------------------------------------------------------------------------
+
+local FIRST_PART = 0
+local NO_PART = 0xfffffffe -- NO_VAL: the job is not heterogeneous
+
+-- What the first part of each user's last heterogeneous job asked for, or nil: slurmctld asks for
+-- the parts of a job one after the other.
+local first_parts = {}
+
+-- Return the word without what names a submission: only one part of it has the script.
+local function word_for_others(word)
+	local kept = {}
+	for _, pair in ipairs(pairs_of_word(word)) do
+		if not pair:find("^tag=") and not pair:find("^file=") then
+			kept[#kept + 1] = pair
+		end
+	end
+	return kept[1] and MARKER .. table.concat(kept, "&") or nil
+end
+
+local function remember_first_part(job_desc, submit_uid, word)
+	if job_desc.het_job_offset == FIRST_PART then
+		first_parts[submit_uid] = word and word_for_others(word)
+	end
+end
+
+-- Return what to set in a job without a script: something for further parts only.
+local function plan_part(job_desc, submit_uid)
+	local offset, word = job_desc.het_job_offset, first_parts[submit_uid]
+	if not word or not offset or offset == FIRST_PART or offset >= NO_PART then
+		return nil, {}
+	end
+	local own, own_word = split_request(job_desc[REQUEST_FIELD])
+	local field = joined(own, own_word or word)
+	if #field > MAX_FIELD then
+		return nil, { "part " .. offset .. " of the job: the #K8S_ values take " .. #field .. " bytes together with its own "
+			.. REQUEST_FIELD .. ", and Slurm has room for " .. MAX_FIELD .. "; shorten them" }
+	end
+	return { [REQUEST_FIELD] = field }, {}
+end
+
 -- The interpreter line ------------------------------------------------------------------------
 
 -- Return the script with sbridge-run before its interpreter, or nil and what is in the way.
@@ -294,11 +336,12 @@ end
 
 -- Work out what to set in the job, without setting it. Returns the new values by field (nil: the
 -- job is none of ours) and what is wrong with it.
-local function plan(job_desc)
+local function plan(job_desc, submit_uid)
 	local script = job_desc.script
 	if not script then
-		return nil, {}
+		return plan_part(job_desc, submit_uid)
 	end
+	remember_first_part(job_desc, submit_uid, nil)
 	local has_directives = false
 	local request, findings = {}, {}
 	if script:find("\n#K8S_", 1, true) then
@@ -319,7 +362,9 @@ local function plan(job_desc)
 	if obstacle and has_directives then
 		table.insert(findings, 1, obstacle)
 	end
-	local field = joined(own, merged_word(words, request))
+	local merged = merged_word(words, request)
+	remember_first_part(job_desc, submit_uid, merged)
+	local field = joined(own, merged)
 	if #field > MAX_FIELD and has_directives then
 		findings[#findings + 1] = "the #K8S_ values take " .. #field .. " bytes together with the job's own "
 			.. REQUEST_FIELD .. ", and Slurm has room for " .. MAX_FIELD .. "; shorten them"
@@ -351,7 +396,7 @@ local function apply(job_desc, changes)
 end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
-	local ok, changes, findings = pcall(plan, job_desc)
+	local ok, changes, findings = pcall(plan, job_desc, submit_uid)
 	if ok and #findings > 0 then
 		slurm.log_user("%s", table.concat(findings, "\n"))
 		return slurm.ERROR

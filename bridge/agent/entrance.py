@@ -23,6 +23,7 @@ _LOOK_S = 1.0
 _HIGHEST_DESCRIPTOR = 255
 _WHY_S = 3.0  # the kubelet tells of an end within two seconds
 _DIGITS = 10  # of a job id
+_PART = b"SLURM_JOB_ID_HET_GROUP_"
 
 
 class RefusedError(Exception):
@@ -85,15 +86,13 @@ class Entrance:
     def _job_of(
         self, connection: socket.socket, message: wire.Message, caller: int, uid: int
     ) -> JobRun:
-        prefix = b"SLURM_JOB_ID="
-        values = [pair[len(prefix) :] for pair in message.every("env") if pair.startswith(prefix)]
-        if not values or not values[0].isdigit() or len(values[0]) > _DIGITS:
-            raise RefusedError("SLURM_JOB_ID does not name a job")
-        job = self._sandboxes.runs.latest(int(values[0]))
-        job = job or self._recall(connection, int(values[0]), uid)
+        named = _named_jobs(message, kernel.slurm_job(kernel.cgroup_paths(caller)))
+        runs = self._sandboxes.runs
+        job = next(filter(None, map(runs.latest, named)), None)
+        job = job or self._recall(connection, named[0], uid)
         if job is None:
             raise RefusedError(
-                f"job {int(values[0])} asked for no sandbox on this node. Write #K8S_IMAGE=… into "
+                f"job {named[0]} asked for no sandbox on this node. Write #K8S_IMAGE=… into "
                 "the script's header instead of naming sbridge-run yourself"
             )
         if uid != job.request.uid or set(kernel.identity(caller).uids) != {uid}:
@@ -230,6 +229,25 @@ class Entrance:
         if setting != "auto":
             return setting
         return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+
+
+def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:
+    """Return the ids of the jobs that a step may be of, the likeliest first.
+
+    Tasks of every part of a heterogeneous job are told the id of the first part, and of all
+    parts; `in_cgroup` is the job whose cgroup the step is in, which tells them apart, or 0.
+    """
+    values = [pair.partition(b"=")[::2] for pair in message.every("env")]
+    own = [_job_id(value) for key, value in values if key == b"SLURM_JOB_ID"]
+    if not own or not own[0]:
+        raise RefusedError("SLURM_JOB_ID does not name a job")
+    parts = [_job_id(value) for key, value in values if key.startswith(_PART)]
+    first = [in_cgroup] if in_cgroup in parts else []
+    return [named for named in (*first, own[0], *parts, in_cgroup) if named]
+
+
+def _job_id(value: bytes) -> int:
+    return int(value) if value.isdigit() and len(value) <= _DIGITS else 0
 
 
 def _environment(given: list[bytes], job: JobRun, door: str) -> list[bytes]:

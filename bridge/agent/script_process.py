@@ -16,6 +16,8 @@ from bridge.agent.entry import Entry
 from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+# By every one that starts, sbridge-run's too, so that it cannot tell how it was started.
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _HIGH_DESCRIPTOR = 512
 _TEMPORARY = b"/tmp"
 
@@ -43,6 +45,7 @@ class ScriptProcess:
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
         self._limits = kernel.limits(entry.caller)
+        self._ignored = kernel.ignored_signals(entry.caller) - _IGNORED_BY_PYTHON
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
@@ -90,6 +93,8 @@ class ScriptProcess:
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - UNCATCHABLE:
             signal.signal(number, signal.SIG_DFL)
+        for number in self._ignored:
+            signal.signal(number, signal.SIG_IGN)
         self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()

@@ -4,8 +4,10 @@ Each row runs natively and in a sandbox on the same cluster, all of them at once
 compares one. `fidelity/` holds the rows. `--slurm` says on which release.
 """
 
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from tests.integration.fidelity import attributes, ends, steps, streams, submission
 from tests.integration.fidelity.observed import Seen, observe
-from tests.integration.running_cluster import Cluster
+from tests.integration.running_cluster import SLOW_START, Cluster
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 
 pytestmark = pytest.mark.slurm
@@ -22,13 +24,17 @@ _ALL = (*streams.ROWS, *ends.ROWS, *attributes.ROWS, *submission.ROWS, *steps.RO
 # What takes longest begins first.
 ROWS = sorted(_ALL, key=lambda row: not row.is_long)
 _SHORT = [row for row in ROWS if not row.is_long]
-# What is run where unless asked for more: all of it in one place.
+# What is run where unless asked for more: all but the heaviest in one place.
 DEFAULT = {
-    ("podman", "cgroup"): ROWS,
+    ("podman", "cgroup"): [row for row in ROWS if not row.is_heavy],
     ("podman", "linuxproc"): _SHORT,
     ("kubernetes", "cgroup"): [row for row in _SHORT if row in (*ends.ROWS, *steps.ROWS)],
     ("kubernetes", "linuxproc"): [row for row in _SHORT if row in ends.ROWS],
 }
+PREEMPTED = """trap 'echo TERM' TERM
+[ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit
+echo ready; while :; do sleep 0.1; done
+"""
 # As many lines as the directive of a sandboxed one.
 PLAIN = "# no image\n"
 MARKS = {"podman": pytest.mark.podman, "kubernetes": pytest.mark.kubernetes}
@@ -70,7 +76,7 @@ def cluster(request, new_cluster, place) -> Iterator[Cluster]:
         made = SlurmOnKubernetes(made.state, kubernetes=request.getfixturevalue("kubernetes"))
         made.up(runtime=runtime, nodes=1, **options)
     else:
-        made.up(nodes=2, **options)
+        made.up(nodes=3, **options)
     yield made
     down = made.dev_cluster("down", "--purge")
     assert down.returncode == 0, down.stdout + down.stderr
@@ -136,7 +142,61 @@ def _readable(seen: Seen) -> dict[str, object]:
         name: content.decode("utf-8", "backslashreplace") for name, content in seen.files.items()
     }
     lines = {name: text.splitlines() for name, text in files.items()}
-    return {"refusal": seen.refusal, "records": seen.records, **lines}
+    said = {"refusal": seen.refusal, "answers": seen.answers, "records": seen.records}
+    return {**said, **lines}
+
+
+@pytest.mark.parametrize("mode", ["cancel", "requeue"])
+def test_a_preempted_job_ends_as_natively(cluster, folder, sides, mode):
+    """After the table, whose jobs would be in the way."""
+    node = cluster.nodes[0]
+    seen = {}
+    for kind, line in sides.items():
+        out = folder / f"{kind}-{mode}.out"
+        script = f"#!/bin/bash\n{line}{PREEMPTED}"
+        options = (f"--partition={mode}", f"--nodelist={node}", "--exclusive", "--mem=0")
+        job_id = cluster.sbatch("alice", script, *options, "--open-mode=append", "-o", str(out))
+        cluster.wait_for(lambda out=out: out.exists() and b"ready" in out.read_bytes())
+        urgent = ("--partition=urgent", f"--nodelist={node}", "--exclusive", "-o", "/dev/null")
+        preemptor = cluster.sbatch("alice", "#!/bin/sh\ntrue\n", *urgent)
+        assert cluster.wait_job(preemptor) == "COMPLETED"
+        if mode == "requeue":
+            cluster.start_requeued(job_id)
+        state = cluster.wait_job(job_id)
+        text = SLOW_START.sub(b"", out.read_bytes()).decode().replace(str(job_id), "JOB")
+        seen[kind] = state, re.sub(r"AT \S+ ", "AT TIME ", text), records(cluster, job_id)
+    assert seen["native"][0] == {"cancel": "PREEMPTED", "requeue": "COMPLETED"}[mode]
+    assert any("PREEMPTED" in record for record in seen["native"][2])
+    assert seen["sandboxed"] == seen["native"]
+    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
+
+
+def records(cluster, job_id):
+    """Return how each run of a job and its steps ended, by accounting."""
+
+    def rows():
+        sacct = ("sacct", "-n", "-P", "-D", "-j", str(job_id), "-o", "JobID,State,ExitCode,End")
+        return [row.split("|") for row in cluster.slurm(*sacct).splitlines()]
+
+    cluster.wait_for(lambda: rows() and all(row[-1] != "Unknown" for row in rows()))
+    return [":".join(row[:-1]).replace(str(job_id), "JOB") for row in rows()]
+
+
+def test_a_job_can_be_cancelled_at_any_moment(cluster, folder, sides):
+    """Pending, in the Prolog, while its sandbox is being made, and when it runs."""
+    for kind, line in sides.items():
+        script = f"#!/bin/bash\n{line}sleep 8765; echo went on\n"
+        for number in range(12):
+            out = folder / f"{kind}-cancelled{number}.out"
+            job_id = cluster.sbatch("alice", script, "--mem=100", "-o", str(out))
+            time.sleep(number / 8)  # the moment is what is tried
+            cluster.scancel(job_id)
+            assert cluster.wait_job(job_id) == "CANCELLED"
+            said = SLOW_START.sub(b"", out.read_bytes()) if out.exists() else b""
+            assert not said or re.fullmatch(rb"slurmstepd-\S+: error: \*\*\* JOB .*\n", said)
+    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
+    assert cluster.processes("sleep\0008765") == []
+    assert cluster.drained_nodes() == {}
 
 
 def wait_until_idle(cluster, node):

@@ -54,6 +54,18 @@ def test_every_attribute_is_the_native_one(both):
     assert "research" in native["user and groups"]
 
 
+def test_signals_that_are_ignored_stay_so(cluster):
+    """Slurm 26.05 hands on what slurmd ignores, as nohup and background processes do."""
+    look = "exec {} /bin/bash -c 'exec grep SigIgn /proc/self/status'"
+    srun = ("srun", "--quiet", "--mem=100", f"--comment=sbridge1?image={quote(DEMO, safe='')}")
+    seen = [
+        cluster.as_user("alice", [*srun, "bash", "-c", f"trap '' HUP INT USR2; {look.format(way)}"])
+        for way in ("", "sbridge-run")
+    ]
+    assert int(seen[0].split()[1], 16) & 0x803 == 0x803
+    assert seen[1] == seen[0]
+
+
 def test_limits_of_whoever_submits_reach_the_script(cluster, shared_dir):
     """Those that Slurm carries over: unlimited, and as much as this machine gives anyone."""
     folder = shared_dir("alice")

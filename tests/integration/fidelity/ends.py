@@ -12,18 +12,22 @@ _DEADLY = ",".join(
     if number.name.removeprefix("SIG") not in _NOT_DEADLY
 )
 # Bounded, for where nothing else bounds it.
-_EAT = "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 4e8) x = x x }'\n"
+EAT = "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 4e8) x = x x }'\n"
 # Without a child, which a signal would find now and not then.
 _IDLE = "while :; do read -t 0.1 -u 9; done"
 _WAIT = f"mkfifo gate; exec 9<>gate; echo ready; {_IDLE}\n"
+_AGAIN = "echo run ${SLURM_RESTART_COUNT:-0}\n[ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit 4\n" + _WAIT
 _TRAP = "trap 'echo shell {name}; exit {code}' {name}\n"
 _CANCEL = ("scancel", "{job}")
 # Slurm keeps a requeued job back for two minutes.
 _START = ("scontrol", "update", "JobId={job}", "StartTime=now")
-_BY_SHADOW = "without cgroups Slurm knows sbridge-run only; the sandbox's limit ends the process"
+BY_SHADOW = "without cgroups Slurm knows sbridge-run only; the sandbox's limit ends the process"
 
 ROWS = (
     Row("exit codes are kept", "exit $SLURM_ARRAY_TASK_ID\n", (f"--array={_CODES}",)),
+    Row(
+        "every exit code is kept", "exit $SLURM_ARRAY_TASK_ID\n", ("--array=0-255",), is_heavy=True
+    ),
     Row(
         "death by each deadly signal is kept",
         "ulimit -c 0; kill -$SLURM_ARRAY_TASK_ID $$; sleep 5\n",
@@ -45,6 +49,11 @@ ROWS = (
         "who ignores TERM is killed",
         "trap 'echo TERM again' TERM\n" + _WAIT,
         then=(("ready", _CANCEL),),
+    ),
+    Row(
+        "scancel of a job that is completing changes nothing",
+        "trap 'echo TERM' TERM\n" + _WAIT,
+        then=(("ready", ("sh", "-c", "scancel {job}; scancel {job}")),),
     ),
     Row(
         "scancel --batch signals the shell alone",
@@ -83,24 +92,25 @@ ROWS = (
     ),
     Row(
         "--signal=B: warns the shell before the time limit",
-        _TRAP.format(name="USR1", code=3) + _WAIT,
+        # Newer releases send CONT, too, and say so when nobody is there any more.
+        "trap 'echo USR1; sleep 2; exit 3' USR1\n" + _WAIT,
         ("--time=1", "--signal=B:USR1@30"),
     ),
     Row(
         "too much memory is OUT_OF_MEMORY",
-        _EAT,
+        EAT,
         ("--mem=100",),
-        differs={"linuxproc": _BY_SHADOW},
+        differs={"linuxproc": BY_SHADOW},
     ),
     Row(
         "too much memory of a child is OUT_OF_MEMORY, whatever the shell says",
-        f"({_EAT.strip()}); echo $?; exit 0\n",
+        f"({EAT.strip()}); echo $?; exit 0\n",
         ("--mem=100",),
-        differs={"linuxproc": _BY_SHADOW},
+        differs={"linuxproc": BY_SHADOW},
     ),
     Row(
         "a requeued job runs again and knows it",
-        "echo run ${SLURM_RESTART_COUNT:-0}\n[ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit 4\n" + _WAIT,
+        _AGAIN,
         ("--requeue", "--open-mode=append"),
         then=(("ready", ("scontrol", "requeue", "{job}")), ("@PENDING", _START)),
     ),
@@ -109,6 +119,22 @@ ROWS = (
         _WAIT,
         ("--requeue",),
         then=(("ready", ("scontrol", "requeuehold", "{job}")), ("@PENDING", _CANCEL)),
+    ),
+    Row(
+        "requeuehold and release have it run again",
+        _AGAIN,
+        ("--requeue", "--open-mode=append"),
+        then=(
+            ("ready", ("scontrol", "requeuehold", "{job}")),
+            ("@PENDING", ("scontrol", "release", "{job}")),
+            ("@PENDING", _START),
+        ),
+    ),
+    Row(
+        "--no-requeue keeps it from being requeued",
+        _WAIT,
+        ("--no-requeue",),
+        then=(("ready", ("scontrol", "requeue", "{job}")), ("ready", _CANCEL)),
     ),
     Row(
         "suspended and resumed, it ends as ever",

@@ -9,61 +9,69 @@ import pwd
 import re
 import subprocess
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.integration.fidelity.row import Row
-from tests.integration.running_cluster import SLOW_START, Cluster
+from tests.integration.running_cluster import ENDED, SLOW_START, Cluster, run
 
 USER = "alice"
-_TIMEOUT_S = 240.0
+_STALL_S = 180.0  # without any job's end: the longest time limit, and what Slurm adds
 _COLUMNS = (
     "JobID,JobIDRaw,JobName,State,ExitCode,DerivedExitCode,AllocCPUS,ReqMem,Partition,Account,QOS"
 )
 # What is another one in each run natively, too.
 _OTHER = (
-    (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", b"TIME"),
+    (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?", b"TIME"),
+    (rb"(SLURM_JOB_SLUID=)\w+", rb"\1SLUID"),
     # Who starts a task also says when it cannot be started.
-    (rb"(?:slurmstepd-\S+: error|sbridge): execve", b"WHO: execve"),
+    (rb"(?:slurmstepd-\S+: error|\[TIME\] error|sbridge): execve", b"WHO: execve"),
     (rb"(slurm_script: line \d+:) +\d+ ", rb"\1 PID "),
 )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one side of a row showed: files by name, and Slurm's records."""
+    """What one side of a row showed: files by name, Slurm's records and its answers."""
 
     refusal: str
+    answers: str
     files: dict[str, bytes]
     records: list[str]
 
 
 @dataclass
 class _Run:
-    """One side of a row on its way."""
+    """One side of a row on its way; `name` is its own."""
 
     row: Row
     directive: str
     folder: Path
+    name: str
     job_id: int = 0
     refusal: str = ""
+    answers: str = ""
     due: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)  # ids that may be spoken of
+
+    def prepare(self, cluster: Cluster) -> None:
+        for command in self.row.before:
+            cluster.slurm(*(word.format(name=self.name) for word in command))
 
     def submit(self, cluster: Cluster) -> None:
         for name, content in self.row.files.items():
             (self.folder / name).write_bytes(content)
             cluster.give(self.folder / name, user=USER)
-        script = self.row.script(self.directive)
-        argv = ["sbatch", "--parsable", "--mem=100", *self.row.options]
-        if self.row.by_stdin:  # a dash is what sbatch takes arguments behind
-            ended = _as_user(
-                cluster, [*argv, "/dev/stdin", *self.row.arguments], self.folder, script
-            )
-        else:
-            path = self.folder.parent / f"{self.folder.name}.sh"
-            path.write_bytes(script)
-            ended = _as_user(cluster, [*argv, str(path), *self.row.arguments], self.folder)
+        words = {"{name}": self.name}
+        if self.row.parent:
+            body, options = self.row.parent
+            parent = replace(self.row, body=body, options=("-o", "/dev/null", *options))
+            said = self._sbatch(cluster, parent, words).stdout
+            self.others.append(int(said.split(b";")[0]))
+            words["{parent}"] = str(self.others[0])
+        ended = self._sbatch(cluster, self.row, words)
         if ended.returncode or not ended.stdout:  # refused, or for a test only
             said = re.sub(rb"Job \d+ to start at \S+ ", b"Job JOB to start at TIME ", ended.stderr)
             self.refusal = said.decode("utf-8", "replace")
@@ -71,28 +79,53 @@ class _Run:
         self.job_id = int(ended.stdout.split(b";")[0])
         self.due = list(self.row.then)
 
-    def act(self, cluster: Cluster) -> None:
-        """Do what is due to the job, if it has said what that waits for."""
-        if not self.due:
-            return
-        (condition, argv) = self.due[0]
+    def _sbatch(
+        self, cluster: Cluster, row: Row, words: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        options = list(row.options)
+        for word, meaning in words.items():
+            options = [option.replace(word, meaning) for option in options]
+        argv = ["sbatch", "--parsable", "--mem=100", *options]
+        script = row.script(self.directive)
+        if row.is_wrapped:
+            request = _request(self.directive)
+            return _as_user(cluster, [*argv, *request, f"--wrap={row.body}"], self.folder)
+        if row.by_stdin:  # a dash is what sbatch takes arguments behind
+            argv += ["/dev/stdin", *row.arguments]
+            return _as_user(cluster, argv, self.folder, script)
+        path = self.folder.parent / f"{self.folder.name}.sh"
+        path.write_bytes(script)
+        return _as_user(cluster, [*argv, str(path), *row.arguments], self.folder)
+
+    def goes_on(self, cluster: Cluster, state: str) -> bool:
+        """Do what is due to the job, which is in `state`; False when it has ended."""
+        is_over = not state or state in ENDED
+        if self.due and self._is_due(*self.due[0], state):
+            self._act(cluster, self.due.pop(0)[1])
+        elif self.due and is_over:
+            self.give_up(cluster)
+        return not is_over or bool(self.due)
+
+    def _is_due(self, condition: str, _: object, state: str) -> bool:
         if condition.startswith("@"):
-            if cluster.job_state(self.job_id) != condition[1:]:
-                return
-        elif not any(condition.encode() in path.read_bytes() for path in self._streams()):
-            return
-        cluster.slurm(*(word.format(job=self.job_id) for word in argv))
-        self.due.pop(0)
+            return state in condition[1:].split("|")
+        return any(condition.encode() in path.read_bytes() for path in self._streams())
+
+    def _act(self, cluster: Cluster, argv: tuple[str, ...]) -> None:
+        command = [word.format(job=self.job_id, name=self.name) for word in argv]
+        ended = run(command, environment=cluster.slurm_environment)
+        if said := ended.stdout + ended.stderr:
+            self.answers += f"{command[0]}: {ended.returncode}: {said}"
 
     def give_up(self, cluster: Cluster) -> None:
-        """Cancel the job, and note that it did not end."""
+        """Cancel the job, and note that it did not end, or ended before all was done to it."""
         state = cluster.job_state(self.job_id)
         self.refusal = (
-            f"job {self.job_id} has not ended, it is {state}; {len(self.due)} acts are due"
+            f"job {self.job_id} is {state or 'unknown'}; acts that were not due: {self.due}"
         )
         self.due.clear()
-        cluster.scancel(self.job_id, "--signal=KILL", "--full")
-        cluster.scancel(self.job_id)
+        for options in (("--signal=KILL", "--full"), ()):
+            run(["scancel", *options, str(self.job_id)], environment=cluster.slurm_environment)
 
     def _streams(self) -> list[Path]:
         files = (path for path in self.folder.iterdir() if path.is_file())
@@ -102,7 +135,7 @@ class _Run:
         """Return what is there now, in words that any other run would give."""
         records = list(records)
         ids = {str(self.job_id), *(_job_id(record.split("|")[1]) for record in records)}
-        plain = _Plain(self.folder, ids, nodes)
+        plain = _Plain(self.folder, {self.name, *map(str, self.others)}, ids, nodes)
         files = {
             plain.text(str(path.relative_to(self.folder)).encode()).decode(): self._content(
                 plain, path
@@ -111,7 +144,8 @@ class _Run:
             if path.is_file()
         }
         rows = [plain.text(record.encode()).decode() for record in records]
-        return Seen(self.refusal, files, sorted(rows))
+        answers = plain.text(self.answers.encode()).decode()
+        return Seen(self.refusal, answers, files, sorted(rows))
 
     def _content(self, plain: "_Plain", path: Path) -> bytes:
         content = plain.text(SLOW_START.sub(b"", path.read_bytes()))
@@ -123,9 +157,12 @@ class _Run:
 class _Plain:
     """Writes what names one run as words."""
 
-    def __init__(self, folder: Path, ids: Iterable[str], nodes: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, names: Iterable[str], ids: Iterable[str], nodes: Iterable[str]
+    ) -> None:
         self._folder = folder
         self._words = [
+            *((rb"\b%s\b" % name.encode(), b"NAME") for name in names),
             *((rb"(?<!\d)0*%s(?!\d)" % job.encode(), b"JOB") for job in ids),
             *((rb"\b%s\b" % node.encode(), b"NODE") for node in nodes),
             *_OTHER,
@@ -144,17 +181,21 @@ def observe(
 ) -> dict[tuple[str, str], Seen]:
     """Run every row with each of the directives, by name; returns what was seen of each."""
     runs = {
-        (row.title, kind): _Run(row, directive, _folder(cluster, folder, kind, number))
+        (row.title, kind): _Run(
+            row, directive, _folder(cluster, folder, kind, number), f"{kind}{number}"
+        )
         for number, row in enumerate(rows)
         for kind, directive in directives.items()
     }
-    for run in runs.values():
-        run.submit(cluster)
-    alive = [run for run in runs.values() if run.job_id]
+    for each in runs.values():  # while there are no jobs yet
+        each.prepare(cluster)
+    for each in runs.values():
+        each.submit(cluster)
+    alive = [each for each in runs.values() if each.job_id]
     _wait(cluster, alive)
     records = _records(cluster, alive)
     nodes = cluster.nodes
-    return {key: run.seen(records.get(run.job_id, ()), nodes) for key, run in runs.items()}
+    return {key: each.seen(records.get(each.job_id, ()), nodes) for key, each in runs.items()}
 
 
 def _folder(cluster: Cluster, folder: Path, kind: str, number: int) -> Path:
@@ -163,6 +204,12 @@ def _folder(cluster: Cluster, folder: Path, kind: str, number: int) -> Path:
     cluster.give(path.parent, user=USER, mode=0o755)
     cluster.give(path, user=USER, mode=0o755)
     return path
+
+
+def _request(directive: str) -> list[str]:
+    """Return the option that asks for what a directive does, where there is no script."""
+    image = directive.partition("#K8S_IMAGE=")[2].strip()
+    return [f"--comment=sbridge1?image={quote(image, safe='')}"] if image else []
 
 
 def _as_user(
@@ -179,7 +226,7 @@ def _as_user(
         extra_groups=os.getgrouplist(USER, user.pw_gid),
         umask=0o027,
         env={
-            "PATH": "/usr/bin:/bin",
+            "PATH": f"{cluster.slurm_bin}:/usr/bin:/bin",
             "HOME": user.pw_dir,
             "USER": USER,
             "LOGNAME": USER,
@@ -194,32 +241,39 @@ def _as_user(
 
 
 def _wait(cluster: Cluster, runs: list[_Run]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
-        squeue = ["squeue", "-h", "-u", USER, "-o", "%A %F %T"]
-        lines = [line.split() for line in cluster.slurm(*squeue).splitlines()]
-        busy = {int(first) for line in lines for first in line[:2]}
-        for run in runs:
-            run.act(cluster)
-        left = [run for run in runs if run.job_id in busy or run.due]
-        if not left:
-            return
-        if time.monotonic() > deadline:
-            for run in left:
-                run.give_up(cluster)
+    """Wait until all jobs have ended, and do meanwhile what is due to them."""
+    left = runs
+    deadline = time.monotonic() + _STALL_S
+    while left:
+        states = _states(cluster)
+        before = len(left)
+        left = [each for each in left if each.goes_on(cluster, states.get(each.job_id, ""))]
+        if len(left) < before:
+            deadline = time.monotonic() + _STALL_S
+        elif time.monotonic() > deadline:
+            for each in left:
+                each.give_up(cluster)
             return
         time.sleep(0.2)
 
 
+def _states(cluster: Cluster) -> dict[int, str]:
+    """Return the state of each job, of an array one that has not ended if there is any."""
+    squeue = ["squeue", "-h", "-t", "all", "-u", USER, "-o", "%A %F %T"]
+    lines = [line.split() for line in cluster.slurm(*squeue).splitlines()]
+    lines.sort(key=lambda line: line[2] not in ENDED)
+    return {int(job_id): line[2] for line in lines for job_id in line[:2]}
+
+
 def _records(cluster: Cluster, runs: list[_Run]) -> dict[int, list[str]]:
     """Return accounting's rows by job, once slurmdbd has all of them."""
-    ids = ",".join(str(run.job_id) for run in runs)
-    deadline = time.monotonic() + _TIMEOUT_S
+    ids = ",".join(str(each.job_id) for each in runs)
+    deadline = time.monotonic() + _STALL_S
     while True:
         text = cluster.slurm("sacct", "-n", "-P", "-D", "-j", ids, "-o", f"{_COLUMNS},End")
         rows = [row.rpartition("|") for row in text.splitlines()]
         known = {_job_of(row[0]) for row in rows}
-        if {run.job_id for run in runs} <= known and not any(row[2] == "Unknown" for row in rows):
+        if {each.job_id for each in runs} <= known and not any(row[2] == "Unknown" for row in rows):
             break
         assert time.monotonic() < deadline, "slurmdbd does not tell how the jobs ended"
         time.sleep(0.5)

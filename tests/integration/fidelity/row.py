@@ -10,12 +10,15 @@ _MANY = 15  # tasks of an array, by their commas
 class Row:
     """A job file and its submission; `title` is a sentence.
 
-    `body` follows the interpreter line and `header`; `arguments` are the script's own. `files`
-    are in the job's folder before, by name. `then` are pairs: once the job's streams hold the
-    text, or the job is in the state `@STATE`, the command is run as root, with the job's id for
-    `{job}`. The lines of what is written `in_any_order` are sorted before they are compared. A
-    `differs` reason, by proctrack ("cgroup", "linuxproc") or "*", says why the two sides cannot
-    be the same there.
+    `body` follows the interpreter line and `header`, or is what `is_wrapped` by sbatch itself;
+    `arguments` are the script's own. `files` are in the job's folder before, by name. A `parent`
+    is submitted before, with a body and options, and may be named in the options as `{parent}`.
+    `before` are commands that root runs before any job; `{name}` is a word of this run alone.
+    `then` are pairs: once the job's streams hold the text, or the job is in the state `@STATE`
+    (or `@ONE|ANOTHER`), the command is run as root, with the job's id for `{job}`; what it
+    answers is compared, too. The lines of what is written `in_any_order` are sorted before they
+    are compared. A `differs` reason, by proctrack ("cgroup", "linuxproc") or "*", says why the
+    two sides cannot be the same there. One that `is_heavy` is run when it is asked for only.
     """
 
     title: str
@@ -26,15 +29,19 @@ class Row:
     arguments: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     by_stdin: bool = False
+    is_wrapped: bool = False
+    parent: tuple[str, tuple[str, ...]] | None = None
+    before: tuple[tuple[str, ...], ...] = ()
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
     in_any_order: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)
+    is_heavy: bool = False
 
     @property
     def is_long(self) -> bool:
-        """Whether it waits for a time limit, or is an array of many tasks."""
+        """Whether it waits for a time limit, is an array of many tasks, or heavy."""
         words = f"{self.options} {self.body}"
-        return "--time" in words or words.count(",") > _MANY
+        return self.is_heavy or "--time" in words or words.count(",") > _MANY
 
     def why_different(self, proctrack: str) -> str:
         """Return the reason, empty where both sides must be the same."""

@@ -6,7 +6,9 @@ ways. Each step has records of its own in Slurm's accounting, and they are compa
 
 from dataclasses import replace
 
+from tests.integration.fidelity.ends import BY_SHADOW, EAT
 from tests.integration.fidelity.row import Row
+from tests.integration.fidelity.submission import TWO_PARTS
 
 _TWO = ("-n", "2", "-N", "1")
 
@@ -36,6 +38,11 @@ _ROWS = (
         "srun -n2 -o step%s-task%t.out echo hi\n",
         _TWO,
     ),
+    Row(
+        "patterns name the files of steps",
+        "srun -n2 -o %J-%A-%a-%N-%n-%t-%s-%u-%x.out echo hi\n",
+        (*_TWO, "-J", "named"),
+    ),
     Row("a step's own stderr", "srun -n1 bash -c 'echo out; echo err >&2' 2>err >out\n", _TWO),
     Row(
         "arguments arrive as given",
@@ -57,6 +64,33 @@ _ROWS = (
         "srun -K1 bash -c '[ $SLURM_PROCID = 0 ] && exit 5; sleep 60'; echo $?\n",
         _TWO,
     ),
+    Row(
+        "a step that wants too much memory",
+        f"srun -n1 --mem=60 {EAT.strip()}; echo $?\n",
+        _TWO,
+        differs={"linuxproc": BY_SHADOW},
+    ),
+    Row(
+        "--overlap shares what a step has",
+        "mkfifo gate; srun -n1 --overlap bash -c 'cat gate' & srun -n1 --overlap bash -c "
+        "'echo met >gate'; wait\n",
+        _TWO,
+    ),
+    Row(
+        "--ntasks-per-node",
+        "srun --ntasks-per-node=2 bash -c 'echo $SLURM_PROCID $SLURM_NTASKS_PER_NODE'\n",
+        _TWO,
+    ),
+    Row(
+        "sbcast gives each node a copy",
+        "echo given >given; sbcast -f given $PWD/copy; cat copy\n",
+        _TWO,
+    ),
+    Row(
+        "a step of each part of a heterogeneous job",
+        "srun --het-group=0,1 bash -c 'echo $SLURM_PROCID $SLURM_HET_SIZE'\n",
+        header=TWO_PARTS,
+    ),
     Row("steps are numbered from 0", "srun -n1 bash -c 'echo $SLURM_STEP_ID'\n" * 2, _TWO),
     Row(
         "a step's environment",
@@ -74,9 +108,14 @@ _ROWS = (
     ),
     Row("scancel from inside", "echo before; scancel $SLURM_JOB_ID; sleep 30; echo after\n", _TWO),
     Row(
+        "--signal warns the steps, and the script not",
+        "trap 'echo script' USR1\nsrun -n1 bash -c 'trap \"echo step; sleep 2; exit 3\" USR1; "
+        "while :; do sleep 0.2; done'; echo $?\n",
+        ("--time=2", "--signal=USR1@30"),
+    ),
+    Row(
         "a step's time limit",
         "srun -n1 --time=1 sleep 200; echo $?\n",
-        _TWO,
     ),
 )
 

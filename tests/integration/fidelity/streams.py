@@ -3,6 +3,11 @@
 from tests.integration.fidelity.row import Row
 
 _BOTH = "echo out; echo err >&2\n"
+# Once it is compared by its digest, it need not be kept.
+_GIGABYTE = """yes 0123456789abcdef | head -c 1G
+file=$(readlink /proc/self/fd/1)
+stat -c %s "$file" >size; sha256sum <"$file" >digest; truncate -s 0 "$file"
+"""
 
 ROWS = (
     Row("both streams go to one file by default, in their order", _BOTH * 20),
@@ -10,6 +15,14 @@ ROWS = (
     Row("%j, %x, %u and %% name the files", _BOTH, ("-o", "%x.%u.%j.%%.out", "-e", "%j.err")),
     Row("numbers in patterns are filled up with zeros", _BOTH, ("-o", "%8j.out")),
     Row("%s, %t, %n and %b of a batch step are those of Slurm", _BOTH, ("-o", "%s-%t-%n-%b.out")),
+    Row("%J, %N, %A and %a are", _BOTH, ("-o", "%J_%N_%A_%a.out", "-e", "%j_%N.err")),
+    Row("--error alone leaves stdout where it is", _BOTH, ("-e", "a.err")),
+    Row(
+        "--input has patterns, too",
+        "cat\n",
+        ("-J", "named", "--input=%x-%u"),
+        files={"named-alice": b"given\n"},
+    ),
     Row("a backslash keeps patterns from being read", _BOTH, ("-o", "\\%j-%x.out")),
     Row(
         "%A and %a tell an array's tasks apart",
@@ -33,6 +46,12 @@ ROWS = (
         ("-o", "kept", "--open-mode=append"),
         files={"kept": b"old\n"},
     ),
+    Row(
+        "--open-mode=truncate does not",
+        "echo new\n",
+        ("-o", "kept", "--open-mode=truncate"),
+        files={"kept": b"old, and longer than the new\n"},
+    ),
     Row("stdin is empty by default", "wc -c\nreadlink /proc/self/fd/0\n"),
     Row(
         "--input is the script's stdin",
@@ -51,6 +70,7 @@ ROWS = (
         "for i in {1..400}; do printf '\\0\\1\\377\\n\\r%d\\x80' $i; done\n",
     ),
     Row("three megabytes come through", "yes 0123456789abcdef | head -c 3000000\n"),
+    Row("a gigabyte comes through", _GIGABYTE, is_heavy=True),
     Row("a closed stdout is an error of the write", 'exec 1>&-; echo hi; echo "code $?" >&2\n'),
     Row("a closed stderr is one, too", 'exec 2>&-; echo hi >&2; echo "code $?"\n'),
     Row("who reads no more ends who writes with SIGPIPE", "yes | head -1; echo ${PIPESTATUS[@]}\n"),

@@ -3,6 +3,26 @@
 from tests.integration.fidelity.row import Row
 
 _LONG_COMMENT = "# " + "x" * 97 + "\n"
+# Only the backfill scheduler, which takes its time, starts them; the jobs behind them wait with
+# them, hence the partition.
+TWO_PARTS = "#SBATCH -pshort -n1 --mem=100\n#SBATCH hetjob\n#SBATCH -pshort -n1 --mem=100\n"
+# Others' jobs may go on where it is.
+_RESERVE = (
+    *("scontrol", "create", "reservation", "ReservationName={name}", "Users=alice"),
+    *("StartTime=now", "Duration=10", "NodeCnt=1", "TRES=cpu=1", "Flags=IGNORE_JOBS"),
+)
+
+
+def _first(end: str) -> tuple[str, tuple[str, ...]]:
+    """Return a parent that is told by a file."""
+    return f"sleep 1; echo first >>order; {end}\n", ()
+
+
+def _second(kind: str) -> tuple[str, tuple[str, ...]]:
+    """Return the body and options of a job that depends on its parent."""
+    depends = (f"--dependency={kind}:{{parent}}", "--kill-on-invalid-dep=yes")
+    return "echo second >>order\n", depends
+
 
 ROWS = (
     Row(
@@ -15,6 +35,8 @@ ROWS = (
     Row(
         "by stdin, with arguments", 'printf "<%s>\\n" "$@"\n', by_stdin=True, arguments=("a", "b c")
     ),
+    Row("--wrap", "echo 'a  b' \"$SLURM_JOB_NAME\" $# ${0##*/}; exit 3", is_wrapped=True),
+    Row("--wrap of several lines", "for i in 1 2; do\n  echo $i\ndone\n", is_wrapped=True),
     Row("the script reads itself", 'grep -c . "$0"; basename "$0"; [ -r "$0" ] && echo readable\n'),
     Row(
         "the script finds itself",
@@ -25,6 +47,24 @@ ROWS = (
     Row("sh", "echo ${BASH_VERSION:-none}\n", interpreter="/bin/sh"),
     Row("a login shell", "shopt -q login_shell; echo $?\n", interpreter="/bin/bash -l"),
     Row("env finds the interpreter", "echo hi\n", interpreter="/usr/bin/env bash"),
+    Row("env splits options", "false; echo no\n", interpreter="/usr/bin/env -S bash -e"),
+    Row(
+        "an interpreter that is not there fails the job",
+        "echo hi\n",
+        ("-o", "/dev/null"),  # the words are not Slurm's
+        interpreter="/no/such/interpreter",
+    ),
+    Row(
+        "one that env does not find, too",
+        "echo hi\n",
+        interpreter="/usr/bin/env no-such-interpreter",
+    ),
+    Row(
+        "one that may not be executed, too",
+        "echo hi\n",
+        ("-o", "/dev/null"),
+        interpreter="/etc/passwd",
+    ),
     Row("awk", 'BEGIN { print "hi", ARGC; exit 3 }\n', interpreter="/usr/bin/awk -f"),
     Row("sed, which has no stdin", "s/a/b/\n", interpreter="/bin/sed -f"),
     Row(
@@ -48,7 +88,37 @@ ROWS = (
     ),
     Row("one task of an array at a time", "echo $SLURM_ARRAY_TASK_ID\n", ("--array=1-3%1",)),
     Row("a step of an array's numbers", "echo $SLURM_ARRAY_TASK_ID\n", ("--array=0-6:3",)),
-    Row("singleton", "echo ran\n", ("--dependency=singleton", "-J", "single")),
+    Row(
+        "singleton waits for the one of the same name",
+        "echo second >>order\n",
+        ("--dependency=singleton", "-J", "{name}"),
+        parent=("sleep 1; echo first >>order\n", ("-J", "{name}")),
+    ),
+    Row("afterok begins after success", *_second("afterok"), parent=_first("exit 0")),
+    Row("afterok never begins after a failure", *_second("afterok"), parent=_first("exit 1")),
+    Row("afternotok begins after a failure", *_second("afternotok"), parent=_first("exit 1")),
+    Row("afternotok never begins after success", *_second("afternotok"), parent=_first("exit 0")),
+    Row("afterany begins after either", *_second("afterany"), parent=_first("exit 1")),
+    Row(
+        "after begins while the other one runs",
+        "touch began; until [ -e seen ]; do sleep 0.1; done\n",
+        ("--dependency=after:{parent}",),
+        parent=("until [ -e began ]; do sleep 0.1; done; touch seen\n", ()),
+    ),
+    Row(
+        "aftercorr begins task by task",
+        "echo $SLURM_ARRAY_TASK_ID\n",
+        ("--array=1-3", "--dependency=aftercorr:{parent}", "--kill-on-invalid-dep=yes"),
+        parent=("[ $SLURM_ARRAY_TASK_ID != 2 ]\n", ("--array=1-3",)),
+    ),
+    Row(
+        "a job in a reservation",
+        "echo $SLURM_JOB_RESERVATION\n",
+        ("--reservation={name}",),
+        before=(_RESERVE,),
+        then=(("@COMPLETED", ("scontrol", "delete", "ReservationName={name}")),),
+    ),
+    Row("--nice", "squeue -h -j $SLURM_JOB_ID -o %y\n", ("--nice=123",)),
     Row(
         "several tasks and CPUs",
         "echo $SLURM_NTASKS $SLURM_CPUS_PER_TASK $SLURM_CPUS_ON_NODE\n",
@@ -86,6 +156,6 @@ ROWS = (
     Row(
         "a heterogeneous job's script runs in its first part",
         "echo $SLURM_HET_SIZE $SLURM_CPUS_PER_TASK_HET_GROUP_0\n",
-        header="#SBATCH -n1 --mem=100\n#SBATCH hetjob\n#SBATCH -n1 --mem=100\n",
+        header=TWO_PARTS,
     ),
 )

@@ -65,16 +65,17 @@ def test_a_limit_that_may_not_be_raised_is_set_as_near_as_it_goes(child):
 
 
 @pytest.mark.parametrize(
-    ("paths", "is_slurms"),
+    ("paths", "job"),
     [
-        ({"freezer": "/slurm_n1/uid_1001/job_2/step_batch", "cpu": "/"}, True),
-        ({"": "/system.slice/n1_slurmstepd.scope/job_2/step_batch/user/task_0"}, True),
-        ({"": "/user.slice/user-1001.slice/session-1.scope"}, False),
-        ({"memory": "/slurm_n1/system"}, False),
+        ({"freezer": "/slurm_n1/uid_1001/job_2/step_batch", "cpu": "/"}, 2),
+        ({"": "/system.slice/n1_slurmstepd.scope/job_34/step_batch/user/task_0"}, 34),
+        ({"": "/user.slice/user-1001.slice/session-1.scope"}, 0),
+        ({"memory": "/slurm_n1/system"}, 0),
     ],
 )
-def test_slurms_own_cgroups_are_known(paths, is_slurms):
-    assert kernel.in_slurm_cgroup(paths) is is_slurms
+def test_slurms_own_cgroups_are_known(paths, job):
+    assert kernel.in_slurm_cgroup(paths) is bool(job)
+    assert kernel.slurm_job(paths) == job
 
 
 def test_own_cgroup_is_not_empty():

@@ -1,8 +1,9 @@
 -- Stands in for slurmctld: calls job_submit.lua with the jobs on stdin and tells what became of them.
 --
 -- Usage: lua slurmctld.lua JOB_SUBMIT_LUA
--- Strings travel as "<length>:<bytes>,", an absent one as "-,". A job is five of them: function
--- ("submit" or "modify"), script, comment, extra, and for "modify" the old comment; the answer is
+-- Strings travel as "<length>:<bytes>,", an absent one as "-,". A job is seven of them: function
+-- ("submit" or "modify"), script, comment, extra, which part of a heterogeneous job it is, the
+-- submitting user's uid, and for "modify" the old comment; the answer is
 -- return code, what the user reads, what is logged, script, comment, extra.
 
 local said, logged = {}, {}
@@ -42,13 +43,15 @@ while true do
 		break
 	end
 	local job = { script = read(), comment = read(), extra = read() }
+	job.het_job_offset = tonumber(read())
+	local uid = tonumber(read())
 	local old = { comment = read() }
 	said, logged = {}, {}
 	local code
 	if call == "submit" then
-		code = slurm_job_submit(job, {}, 1000)
+		code = slurm_job_submit(job, {}, uid)
 	else
-		code = slurm_job_modify(job, old, {}, 1000)
+		code = slurm_job_modify(job, old, {}, uid)
 	end
 	for _, text in ipairs({ tostring(code), table.concat(said, "\n"), table.concat(logged, "\n") }) do
 		write(text)

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ class Job:
     script: str | None = None
     comment: str | None = None
     extra: str | None = None
+    part: int = field(default=0xFFFFFFFE, compare=False)  # Slurm's NO_VAL
+    uid: int = field(default=1000, compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,22 @@ def lua(request) -> str:
 def answers(lua, tmp_path) -> Callable[..., list[Answer]]:
     """Hand jobs to job_submit.lua, as installed for the Slurm that has this request field."""
 
-    def ask(jobs: Iterable[Job], field: str = "comment", call: str = "submit", old: str = ""):
+    def ask(
+        jobs: Iterable[Job], request_field: str = "comment", call: str = "submit", old: str = ""
+    ):
         path = tmp_path / "job_submit.lua"
         setting = 'local REQUEST_FIELD = "comment"\n'
         assert setting in JOB_SUBMIT.read_text()
-        path.write_text(JOB_SUBMIT.read_text().replace(setting, setting.replace("comment", field)))
+        path.write_text(
+            JOB_SUBMIT.read_text().replace(setting, setting.replace("comment", request_field))
+        )
         data = b"".join(
             packed(call)
             + packed(job.script)
             + packed(job.comment)
             + packed(job.extra)
+            + packed(str(job.part))
+            + packed(str(job.uid))
             + packed(old)
             for job in jobs
         )
@@ -119,8 +127,30 @@ REWRITTEN = "#!/opt/sbridge/bin/sbridge-run /bin/bash -l\n#K8S_IMAGE=alpine\n:\n
     ],
 )
 def test_the_request_travels_in_extra_where_hooks_can_read_it(answers, given, wanted):
-    (answer,) = answers([given], field="extra")
+    (answer,) = answers([given], "extra")
     assert answer == Answer(0, "", "", wanted)
+
+
+def test_every_part_of_a_heterogeneous_job_gets_what_the_first_asked_for(answers):
+    dropped = Job(SANDBOXED, "sbridge1?tag=4f&file=a.sh", part=0)
+    jobs = [dropped, Job(comment="mine", part=1), Job(part=2), Job(comment="mine")]
+    told = [answer.job.comment for answer in answers(jobs)]
+    assert told[1:] == ["mine sbridge1?image=alpine", "sbridge1?image=alpine", "mine"]
+    assert "tag=4f" in told[0]
+
+
+def test_a_part_is_of_the_same_users_last_heterogeneous_job(answers):
+    plain = Job("#!/bin/sh\ntrue\n", part=0)
+    jobs = [Job(SANDBOXED, part=0), Job(part=1, uid=1001), Job(SANDBOXED), plain, Job(part=1)]
+    assert [answer.job.comment for answer in answers(jobs)[1:]] == [
+        *(None, "sbridge1?image=alpine", None, None)
+    ]
+
+
+def test_a_part_whose_own_comment_leaves_no_room_is_refused(answers):
+    (_, answer) = answers([Job(SANDBOXED, part=0), Job(comment="x" * 1020, part=1)])
+    assert answer.code == -1
+    assert answer.said.startswith("part 1 of the job: the #K8S_ values take")
 
 
 def test_a_changed_comment_keeps_the_tag_beside_extra(answers):

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge import wire
-from bridge.agent.entrance import RefusedError, _check_descriptors, _file_to_run
+from bridge.agent.entrance import RefusedError, _check_descriptors, _file_to_run, _named_jobs
 from bridge.agent.job import JobRun, Request, State
 from bridge.job_spool import JobSpool, RunId
 
@@ -47,3 +47,29 @@ def test_the_named_script_runs_only_when_the_batch_script_is_idle(tmp_path, word
     variables = {"SLURM_JOB_COMMENT": f"sbridge1?{word}"}
     job = JobRun(Request(RunId(1, 0), 1, 1, variables), JobSpool(tmp_path), State())
     assert _file_to_run(wire.Message("enter", step), job) == file
+
+
+PARTS = ("SLURM_JOB_ID_HET_GROUP_0=7", "SLURM_JOB_ID_HET_GROUP_1=8", "SLURM_JOB_ID_HET_GROUP_2=9")
+
+
+@pytest.mark.parametrize(
+    ("environment", "in_cgroup", "likeliest"),
+    [
+        (("SLURM_JOB_ID=7",), 0, [7]),
+        (("SLURM_JOB_ID=7",), 6, [7, 6]),
+        (("SLURM_JOB_ID=7", *PARTS), 8, [8, 7, 9]),
+        (("SLURM_JOB_ID=7", *PARTS), 0, [7, 8, 9]),
+        (("SLURM_JOB_ID=7", "SLURM_JOB_ID_HET_GROUP_0=x"), 0, [7]),
+    ],
+)
+def test_a_task_of_a_heterogeneous_job_is_of_the_part_whose_cgroup_it_is_in(
+    environment, in_cgroup, likeliest
+):
+    message = wire.Message("enter", [("env", pair.encode()) for pair in environment])
+    assert list(dict.fromkeys(_named_jobs(message, in_cgroup))) == likeliest
+
+
+@pytest.mark.parametrize("value", ["", "0", "x", "1" * 11])
+def test_a_step_that_names_no_job_is_refused(value):
+    with pytest.raises(RefusedError):
+        _named_jobs(wire.Message("enter", [("env", f"SLURM_JOB_ID={value}".encode())]), 0)
