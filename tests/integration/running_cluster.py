@@ -38,20 +38,28 @@ SLOW_START = re.compile(
 
 Completed = subprocess.CompletedProcess[str]
 
+_SHORTEST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
 
 def wait_for(
     condition: Callable[[], object], timeout: float = 30, what: str | Callable[[], str] = ""
 ) -> None:
     """Wait for a condition to be true; the test fails when that takes longer, in seconds.
 
-    `what` says what was waited for; a function says it when that did not come.
+    `what` says what was waited for; a function says it when that did not come. To look takes a
+    third of the time at most, and leaves the rest to those who are waited for.
     """
     deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        ended = time.monotonic()
+        if ended > deadline:
             told = what() if callable(what) else what
             pytest.fail(f"not true within {timeout:g} s: {told or condition}")
-        time.sleep(0.05)
+        time.sleep(min(max(_SHORTEST_PAUSE_S, 2 * (ended - began)), _LONGEST_PAUSE_S))
 
 
 def run(

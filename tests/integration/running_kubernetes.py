@@ -4,9 +4,12 @@ import json
 import os
 import re
 import signal
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from tests.integration.running_cluster import (
     CGROUPS,
@@ -95,6 +98,16 @@ class Kubernetes:
         """Run kubectl as the administrator and return what it printed."""
         return checked(self.try_kubectl(*argv, input=input))
 
+    def read(self, path: str, **query: str) -> dict[str, Any]:
+        """Return what the API has at a path, at a twentieth of what kubectl costs."""
+        pki = self.state / "etc/pki"
+        context = ssl.create_default_context(cafile=pki / "ca.crt")
+        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        url = f"{self.server}{path}?{urlencode(query)}"
+        with urlopen(url, timeout=30, context=context) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
     def get(self, *argv: str) -> dict[str, Any]:
         """Return an object or a list of the API."""
         found: dict[str, Any] = json.loads(self.kubectl("get", *argv, "--output=json"))
@@ -120,7 +133,8 @@ class Kubernetes:
         self.kubectl("create", "--filename=-", input=json.dumps(pod))
 
     def phase(self, pod: str) -> str:
-        return str(self.get("pod", pod)["status"].get("phase", ""))
+        found = self.read(f"/api/v1/namespaces/default/pods/{pod}")
+        return str(found["status"].get("phase", ""))
 
     def wait_pod(self, pod: str, phase: str, timeout: float = 30) -> None:
         """Wait until a pod is in this phase."""

@@ -67,8 +67,8 @@ class SlurmOnKubernetes(Cluster):
 
     def pods(self, selector: str = "app=slurm-job") -> list[dict[str, Any]]:
         """Return the sandboxes with these labels, as the API has them."""
-        found = self.kubectl("get", "pods", f"--selector={selector}", "--output=json")
-        return list(json.loads(found)["items"])
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        return list(self.kubernetes.read(path, labelSelector=selector)["items"])
 
     def pod(self, job_id: int) -> dict[str, Any]:
         """Return the one pod of a job."""

@@ -28,24 +28,29 @@ while :; do sleep 1; done
 """
 
 
+USUAL = {"nodes": 1, "runtime": "host", "proctrack": "cgroup"}
+
+
 @pytest.fixture(scope="module")
 def own(new_cluster):
     """A second cluster, small, that these tests may break."""
     cluster = new_cluster()
-    cluster.up(nodes=1, runtime="host")
+    cluster.up(**USUAL)
     return cluster
 
 
 @pytest.fixture
 def mended(own):
-    """Bring the second cluster back to what it was."""
+    """Bring the second cluster to what it is at first, before and after."""
+    own.up(**USUAL)
     yield own
-    own.up(nodes=1, runtime="host", proctrack="cgroup")
+    own.up(**USUAL)
 
 
 @pytest.fixture
 def folder(own):
     """A folder of alice's for what her jobs write."""
+    own.up()  # its users may have gone with the last cluster
     path = Path(tempfile.mkdtemp(prefix="test-", dir=own.home("alice")))
     own.give(path, user="alice", mode=0o755)
     yield path
@@ -272,45 +277,49 @@ def test_status_names_every_daemon_and_socket(own):
 # --- down -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
+# These bring the cluster to what they need, and leave it so for the next of them: to mend it after
+# each would take longer than the test.
+
+
 @pytest.mark.parametrize(
     "died", [[], ["slurmctld"], ["slurmctld", "slurmd-{node}", "agent-{node}"]]
 )
-def test_down_leaves_nothing_behind(mended, folder, proctrack, died):
-    mended.up(nodes=1, proctrack=proctrack)
-    nodes = mended.nodes
+@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
+def test_down_leaves_nothing_behind(own, folder, proctrack, died):
+    own.up(**{**USUAL, "proctrack": proctrack})
+    nodes = own.nodes
     seconds = f"{10_000 + os.getpid()}.{len(died)}{proctrack == 'cgroup':d}"
-    mended.sbatch("alice", STUBBORN.format(seconds=seconds), "-D", str(folder))
-    mended.wait_for((folder / "started").exists)
+    own.sbatch("alice", STUBBORN.format(seconds=seconds), "-D", str(folder))
+    own.wait_for((folder / "started").exists)
     for daemon in died:
-        mended.kill(daemon.format(node=nodes[0]))
-    ran = mended.dev_cluster("down")
+        own.kill(daemon.format(node=nodes[0]))
+    ran = own.dev_cluster("down")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "nothing left behind" in ran.stdout
-    assert mended.processes(f"sleep\0{seconds}") == []
-    assert kernel_leftovers(mended, nodes) == []
-    mended.up()
-    assert mended.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
+    assert own.processes(f"sleep\0{seconds}") == []
+    assert kernel_leftovers(own, nodes) == []
+    own.up()
+    assert own.slurm("squeue", "-h", "-t", "R,PD") == "", "a job came back from the dead"
 
 
 @pytest.mark.podman
-@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
 @pytest.mark.parametrize("died", [[], ["slurmctld", "slurmd-{node}", "agent-{node}"]])
-def test_down_ends_a_sandboxed_job_wholly(mended, folder, proctrack, died):
-    mended.up(nodes=1, runtime="podman", proctrack=proctrack)
-    nodes = mended.nodes
+@pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
+def test_down_ends_a_sandboxed_job_wholly(own, folder, proctrack, died):
+    own.up(nodes=1, runtime="podman", proctrack=proctrack)
+    nodes = own.nodes
     seconds = f"{20_000 + os.getpid()}.{len(died)}{proctrack == 'cgroup':d}"
     image = "#K8S_IMAGE=localhost/sbridge-demo:latest\n"
     script = STUBBORN.format(seconds=seconds).replace("\n", "\n" + image, 1)
-    mended.sbatch("alice", script.replace("setsid ", ""), "--mem=200", "-D", str(folder))
-    mended.wait_for((folder / "started").exists)
-    assert mended.sandboxes() != []
+    own.sbatch("alice", script.replace("setsid ", ""), "--mem=200", "-D", str(folder))
+    own.wait_for((folder / "started").exists)
+    assert own.sandboxes() != []
     for daemon in died:
-        mended.kill(daemon.format(node=nodes[0]))
-    ran = mended.dev_cluster("down")
+        own.kill(daemon.format(node=nodes[0]))
+    ran = own.dev_cluster("down")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert mended.processes(f"sleep\0{seconds}") == []
-    assert kernel_leftovers(mended, nodes) == []
+    assert own.processes(f"sleep\0{seconds}") == []
+    assert kernel_leftovers(own, nodes) == []
 
 
 @pytest.fixture
