@@ -93,8 +93,8 @@ class ScriptProcess:
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - UNCATCHABLE:
             signal.signal(number, signal.SIG_DFL)
-        for number in self._ignored:
-            signal.signal(number, signal.SIG_IGN)
+        for ignored in self._ignored:
+            signal.signal(ignored, signal.SIG_IGN)
         self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()

@@ -28,7 +28,8 @@ LINE_FIELDS = {
     *("Command", "SubmitLine", "WorkDir", "StdIn", "StdOut", "StdErr"),
 }
 ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED "
+    "NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
 )
 
 # What a start that takes more than two seconds is told with, on a busy machine.
