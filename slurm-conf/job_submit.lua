@@ -338,10 +338,10 @@ end
 -- job is none of ours) and what is wrong with it.
 local function plan(job_desc, submit_uid)
 	local script = job_desc.script
+	remember_first_part(job_desc, submit_uid, nil)
 	if not script then
 		return plan_part(job_desc, submit_uid)
 	end
-	remember_first_part(job_desc, submit_uid, nil)
 	local has_directives = false
 	local request, findings = {}, {}
 	if script:find("\n#K8S_", 1, true) then

@@ -171,9 +171,7 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     for folder, mode in ((paths.share, 0o755), (paths.steps, 0o755), (paths.script_dir, 0o711)):
         folder.mkdir(mode=mode, exist_ok=True)
         folder.chmod(mode)
-    for folder in (paths.out, paths.outputs):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
+    _give_out(job)
     if job.request.batch_host != node:
         return
     link = spool.out_link(job.run.job_id)
@@ -181,6 +179,17 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(paths.out)
     draft.rename(link)
+
+
+def _give_out(job: JobRun) -> None:
+    """Make `out/` and its content, and only then the user's: root makes nothing in his folders."""
+    out, outputs = job.spool.out, job.spool.outputs
+    out.mkdir(mode=0o700, exist_ok=True)
+    if out.lstat().st_uid != os.geteuid():
+        return  # given before
+    outputs.mkdir(mode=0o700, exist_ok=True)
+    for folder in (outputs, out):
+        os.chown(folder, job.request.uid, job.request.gid, follow_symlinks=False)
 
 
 def introduce(job: JobRun) -> None:

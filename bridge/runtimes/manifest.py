@@ -140,7 +140,9 @@ def labels(spec: SandboxSpec) -> dict[str, str]:
         "sbridge/account": label(spec.account),
         "sbridge/partition": label(spec.partition),
         "app.kubernetes.io/name": "slurm-job",
-        "app.kubernetes.io/instance": spec.name,
+        "app.kubernetes.io/instance": label(spec.name),
+        "app.kubernetes.io/component": "sandbox",
+        "app.kubernetes.io/part-of": "sbridge",
         "app.kubernetes.io/managed-by": "sbridge",
     }
 

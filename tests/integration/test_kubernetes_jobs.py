@@ -102,6 +102,8 @@ def test_labels_and_events_tell_the_story_of_the_job(cluster, running):
         "sbridge/partition": "main",
         "app.kubernetes.io/name": "slurm-job",
         "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": "sandbox",
+        "app.kubernetes.io/part-of": "sbridge",
         "app.kubernetes.io/managed-by": "sbridge",
     }
     cluster.wait_for(lambda: "SandboxReady" in cluster.events(name))

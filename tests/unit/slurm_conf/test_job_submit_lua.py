@@ -147,6 +147,11 @@ def test_a_part_is_of_the_same_users_last_heterogeneous_job(answers):
     ]
 
 
+def test_parts_without_any_script_get_nothing_of_the_job_before(answers):
+    jobs = [Job(SANDBOXED, part=0), Job(part=1), Job(part=0), Job(part=1)]
+    assert [answer.job.comment for answer in answers(jobs)[2:]] == [None, None]
+
+
 def test_a_part_whose_own_comment_leaves_no_room_is_refused(answers):
     (_, answer) = answers([Job(SANDBOXED, part=0), Job(comment="x" * 1020, part=1)])
     assert answer.code == -1

@@ -12,7 +12,7 @@ from bridge.agent import blueprint
 from bridge.agent.job import JobRun, Request, State
 from bridge.config import Agent, Config
 from bridge.config import Sandbox as SandboxSettings
-from bridge.job_spool import JobSpool
+from bridge.job_spool import JobSpool, NodeSpool
 from bridge.runtimes.sandbox import Sandbox, UserError
 from bridge.slurm.jobs import NodeShare
 
@@ -204,3 +204,26 @@ def test_a_user_whose_name_is_not_utf8_gets_his_passwd_file(tmp_path, monkeypatc
     )
     monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
     assert os.fsencode(blueprint._passwd(1)).endswith(b":Andr\xe9:/:/bin/sh\n")
+
+
+def test_the_users_folder_is_his_only_when_all_that_root_makes_is_in_it(tmp_path, monkeypatch):
+    given = []
+
+    def chown(path, uid, gid, follow_symlinks=True):
+        assert not follow_symlinks
+        given.append((path, uid, gid, (tmp_path / "out/outputs").is_dir()))
+
+    monkeypatch.setattr(os, "chown", chown)
+    spool = NodeSpool(tmp_path)
+    asked = job(tmp_path, SLURM_JOB_NODELIST="n1")
+    blueprint.furnish_job(asked, spool, "another node")
+    out = tmp_path / "out"
+    assert given == [(out / "outputs", 1001, 1002, True), (out, 1001, 1002, True)]
+
+
+def test_nothing_is_made_in_a_folder_that_is_the_users_already(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    asked = job(tmp_path)
+    asked.spool.out.mkdir()
+    blueprint.furnish_job(asked, NodeSpool(tmp_path), "another node")
+    assert list(asked.spool.out.iterdir()) == []

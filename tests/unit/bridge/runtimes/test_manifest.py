@@ -44,6 +44,8 @@ def test_pod_is_as_agreed():
                 "sbridge/partition": "main",
                 "app.kubernetes.io/name": "slurm-job",
                 "app.kubernetes.io/instance": "slurm-job-12-r1",
+                "app.kubernetes.io/component": "sandbox",
+                "app.kubernetes.io/part-of": "sbridge",
                 "app.kubernetes.io/managed-by": "sbridge",
             },
             "annotations": {"sbridge/user": "alice", "sbridge/slurm-node": "n1"},
@@ -163,3 +165,9 @@ def test_folders_that_an_image_might_link_to_are_mounted_aside():
     assert container["volumeMounts"][-1] == mounted
     folder = {"name": "mount-2", "hostPath": {"path": "/mnt/nas", "type": "Directory"}}
     assert made["volumes"][-1] == folder
+
+
+def test_every_label_is_one_to_kubernetes_however_long_the_names_are():
+    long = dataclasses.replace(SPEC, name="slurm-job-1234567-" + "n" * 60, node="n" * 64)
+    made = manifest.pod(long, manifest.Site())
+    assert all(len(value) <= 63 for value in made["metadata"]["labels"].values())
