@@ -60,6 +60,8 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "image": _asked(job, "image"),
         "runtime": job.state.runtime,
         "sandbox": job.state.sandbox_name,
+        "sandbox_start_s": job.state.start_s or None,
+        "sandbox_start": job.state.start_words,
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
         "script": _asked(job, "script"),
         "warnings": _warnings(job),

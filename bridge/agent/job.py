@@ -11,6 +11,7 @@ A run whose results are published has no folder any more.
 import contextlib
 import json
 import threading
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bridge.request import SandboxRequest, find
 from bridge.runtimes.sandbox import Sandbox
 from bridge.slurm.hostlist import expand_hostlist
 
+_MOST_WORDS = 20
 NOBODY_TOLD = "it was deleted from outside, or it ended by itself"
 
 
@@ -97,6 +99,8 @@ class State:
     reason: str = ""
     finish: dict[str, str] = field(default_factory=dict)
     accepted_at: float = 0.0
+    start_s: float = 0.0
+    start_words: list[str] = field(default_factory=list)
     results_folder: str = ""
     gathered: bool = False
     master_addr: str = ""
@@ -114,6 +118,7 @@ class JobRun:
         self.state = state
         self._patience_s = patience_s  # of the steps that wait for the sandbox
         self.progress = "the sandbox is being made"
+        self._said: list[str] = []
         self.is_urgent = False  # whether `progress` is for steps that came only now, too
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()
@@ -170,8 +175,18 @@ class JobRun:
     def say(self, text: str) -> None:
         """Tell the waiting steps why there is no sandbox yet."""
         with self.changed:
+            if text != self.progress:
+                said = self._said
+                if said and text.startswith(said[-1]):  # the same with more to tell
+                    said = said[:-1]
+                self._said = [*said, text][-_MOST_WORDS:]
             self.progress = text
             self.changed.notify_all()
+
+    def start_so_far(self) -> dict[str, Any]:
+        """Return what the state tells of the start: seconds since the Prolog, and what was said."""
+        since = max(0.0, time.time() - self.state.accepted_at)
+        return {"start_s": round(since, 1), "start_words": list(self._said)}
 
     def announce(self, text: str) -> None:
         """Tell the waiting steps what is about to end them."""

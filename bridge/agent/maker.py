@@ -104,7 +104,8 @@ class Maker:
                 folders.put_in_place(self._forge, entry, spec)
                 self._fit(entry, job)
             self._reserve_rendezvous(job)
-            job.advance(name="ready", sandbox=entry if isinstance(entry, Sandbox) else None)
+            made = entry if isinstance(entry, Sandbox) else None
+            job.advance(name="ready", sandbox=made, **job.start_so_far())
             self._gang.tell(job)
         self._health.made_sandbox()
         self._log.info(

@@ -13,6 +13,7 @@ from bridge.results.trouble import printable
 
 NAME = "job_summary.txt"
 _LISTED = 50
+_SLOW_START_S = 2.0
 
 
 def text(
@@ -41,6 +42,7 @@ _LABELS: dict[str, dict[str, str]] = {
     "elapsed_s": {"en": "Run time", "ko": "실행 시간"},
     "restart": {"en": "Started again", "ko": "재시작 횟수"},
     "image": {"en": "Image", "ko": "이미지"},
+    "sandbox_start": {"en": "Sandbox ready after", "ko": "샌드박스 준비 시간"},
     "workdir": {"en": "Working directory", "ko": "작업 디렉터리"},
     "script": {"en": "Named by K8S_SCRIPT", "ko": "K8S_SCRIPT에 적은 파일"},
     "state": {"en": "Slurm state", "ko": "Slurm 상태"},
@@ -102,6 +104,7 @@ class _Page:
             ("user", _with(facts.user, self._named("account"), self._named("qos"))),
             ("nodes", _with(facts.nodes, self._named("partition"))),
             ("image", _with(facts.image, facts.runtime, facts.sandbox)),
+            ("sandbox_start", self._start()),
             ("workdir", facts.workdir),
             ("script", facts.script),
             *((key, self._time(getattr(facts, key))) for key in ("submitted", "started", "ended")),
@@ -114,6 +117,11 @@ class _Page:
             ("stderr_path", facts.stderr_path if facts.stderr_path != facts.stdout_path else ""),
         ]
         return [f"{self._word(key)}: {printable(value)}" for key, value in rows if value]
+
+    def _start(self) -> str:
+        """Return how long the sandbox took and why, where somebody would ask."""
+        took = self.facts.sandbox_start_s or 0.0
+        return _with(f"{took:.1f} s", *self.facts.sandbox_start) if took >= _SLOW_START_S else ""
 
     def _named(self, key: str) -> str:
         value = getattr(self.facts, key)

@@ -27,6 +27,7 @@ class JobFacts:
     Times in seconds since the epoch, `state` in Slurm's word, `signal` the number of the
     signal that ended it, `restart` how often it was started again before. `stdout_path` and
     `stderr_path` tell where Slurm wrote the output of a job that did not come by the NAS.
+    `sandbox_start` is what its start waited for, in order.
     """
 
     job_id: int
@@ -48,6 +49,8 @@ class JobFacts:
     image: str = ""
     runtime: str = ""
     sandbox: str = ""
+    sandbox_start_s: float | None = None
+    sandbox_start: tuple[str, ...] = ()
     workdir: str = ""
     script: str = ""
     warnings: tuple[str, ...] = ()
@@ -63,7 +66,8 @@ class JobFacts:
         """Read the agent's dict; keys that this version does not know are passed over."""
         known = {f.name for f in dataclasses.fields(cls)}
         values = {key: value for key, value in facts.items() if key in known}
-        values["warnings"] = tuple(facts.get("warnings") or ())
+        for several in ("warnings", "sandbox_start"):
+            values[several] = tuple(facts.get(several) or ())
         values["signal"] = facts.get("signal") or None
         for text in (f.name for f in dataclasses.fields(cls) if f.default == ""):
             values[text] = str(values.get(text) or "")
@@ -107,6 +111,7 @@ def document(facts: JobFacts, published: Published, published_at: float) -> dict
         "schema": SCHEMA,
         **plain,
         "warnings": list(facts.warnings),
+        "sandbox_start": list(facts.sandbox_start),
         "outcome": facts.ending.outcome,
         "explanation": explain(facts.ending, "en"),
         **{f"{name}_at": _iso(getattr(facts, name)) for name in times},

@@ -237,6 +237,14 @@ def test_what_a_policy_of_the_cluster_forbids_fails_the_job_with_its_words(clust
 # --- What may pass is waited for, and then the job goes on ----------------------------------------
 
 
+def test_the_summary_tells_what_a_start_waited_for(summary, registry):
+    with slow_registry(registry, 3) as address:
+        found = summary(script(RUN, f"{address}/alpine:latest"))
+    assert found["state"] == "COMPLETED"
+    assert found["sandbox_start_s"] >= 3
+    assert f"pulling image {address}/alpine:latest took " in "\n".join(found["sandbox_start"])
+
+
 def test_a_slow_pull_is_told_and_then_how_long_it_took_and_how_large_it_is(cluster, job, registry):
     with slow_registry(registry, 3) as address:
         ran = job(script(RUN, f"{address}/alpine:latest"))

@@ -42,3 +42,9 @@ def test_steps_are_told_why_there_is_no_sandbox_whatever_the_disk_takes(run):
     run.note(name="failed", blame="node", reason="its disk is full")
     assert (run.state.name, run.state.reason) == ("failed", "its disk is full")
     assert run.is_settled
+
+
+def test_what_a_start_waited_for_is_told_once_with_all_there_is_to_it(run):
+    for said in ("pulling a", "pulling a", "pulling a took 3 s", "waiting for the kubelet"):
+        run.say(said)
+    assert run.start_so_far()["start_words"] == ["pulling a took 3 s", "waiting for the kubelet"]

@@ -41,6 +41,8 @@ FACTS: dict[str, Any] = {
     "image": "nas-hub.local:5407/alpine:latest",
     "runtime": "podman",
     "sandbox": "sbridge-42-1",
+    "sandbox_start_s": 12.3,
+    "sandbox_start": ["pulling image a took 11.5 s (7 MB)"],
     "workdir": "/workspace",
     "script": "/mnt/nas/x.py",
     "warnings": ["--output was overridden"],

@@ -25,6 +25,7 @@ Job file: 안녕.sh
 User: alice (account lab, QOS normal)
 Ran on: n[1-2] (partition main)
 Image: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
+Sandbox ready after: 12.3 s (pulling image a took 11.5 s (7 MB))
 Working directory: /workspace
 Named by K8S_SCRIPT: /mnt/nas/x.py
 Submitted: 2023-11-14 22:13:20 +0000
@@ -60,6 +61,7 @@ Warnings:
 사용자: alice (계정 lab, QOS normal)
 실행 노드: n[1-2] (파티션 main)
 이미지: nas-hub.local:5407/alpine:latest (podman, sbridge-42-1)
+샌드박스 준비 시간: 12.3 s (pulling image a took 11.5 s (7 MB))
 작업 디렉터리: /workspace
 K8S_SCRIPT에 적은 파일: /mnt/nas/x.py
 제출: 2023-11-14 22:13:20 +0000

@@ -30,6 +30,8 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
         "image": "nas-hub.local:5407/alpine:latest",
         "runtime": "podman",
         "sandbox": "sbridge-42-1",
+        "sandbox_start_s": 12.3,
+        "sandbox_start": ["pulling image a took 11.5 s (7 MB)"],
         "workdir": "/workspace",
         "script": "/mnt/nas/x.py",
         "warnings": ["--output was overridden"],
