@@ -18,7 +18,7 @@ def execute(
         try:
             os.execve(argv[0], argv, environment)
         except FileNotFoundError as error:
-            if os.path.basename(argv[0]) not in _SHELLS:
+            if os.path.basename(argv[0]) not in _SHELLS or argv[0] == _FALLBACK:
                 raise _missing(argv[0], error) from None
     fallback = _posix_shell(argv)
     named = b" ".join(argv[: len(argv) - len(fallback) + 1]) or argv[0]

@@ -70,6 +70,7 @@ def test_a_shell_that_is_not_there_is_replaced_by_sh_and_that_is_said(
     [
         (b"/usr/bin/python3", "the image has no /usr/bin/python3; name an image with it"),
         (b"/bin/bash", "the image has no /bin/bash and no /bin/sh; name an image with it"),
+        (b"/bin/sh", "the image has no /bin/sh; name an image with it"),
     ],
 )
 def test_what_nothing_can_stand_in_for_is_named(monkeypatch, program, words):
