@@ -2,14 +2,12 @@
 
 import re
 import shutil
-import tarfile
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from tests.integration.bad_registry import silent_registry
-from tests.integration.running_cluster import checked, run
 from tests.integration.submitted_job import script
 
 pytestmark = [
@@ -19,7 +17,6 @@ pytestmark = [
 ]
 
 DEMO = "localhost/sbridge-demo:latest"
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -170,41 +167,3 @@ def test_a_launcher_on_each_node_meets_the_others_over_tcp(cluster):
     said = srun(cluster, "localhost/busybox:latest", "/bin/sh", "-c", MEET)
     assert said == "hello from 1 of 2\n"
 
-
-# --- MPI ------------------------------------------------------------------------------------------
-
-
-def image_of(cluster, program, tmp_path, extra=()):
-    """Make an image of a program, what it is linked with and these files; returns its name."""
-    name = f"localhost/{program.name}:1"
-    linked = re.findall(r"(/\S+) \(0x", checked(run(["ldd", str(program)])))
-    archive = tmp_path / "image.tar"
-    with tarfile.open(archive, "w", dereference=True) as tar:
-        tar.add(program, f"/usr/bin/{program.name}")
-        for path in {*linked, *extra}:
-            tar.add(path, path)
-    cluster.podman("import", "--quiet", str(archive), name)
-    return name
-
-
-@pytest.fixture
-def mpi_program(cluster, tmp_path):
-    """Compile the program with an MPI of Debian's and give the image that holds it."""
-    made = []
-
-    def mpi_program(flavour, extra=()):
-        program = tmp_path / f"allreduce-{flavour}"
-        compiler = f"mpicc.{flavour}"
-        checked(run([compiler, "-o", str(program), str(HERE / "allreduce.c")]))
-        made.append(image_of(cluster, program, tmp_path, extra))
-        return made[-1], f"/usr/bin/{program.name}"
-
-    yield mpi_program
-    for name in made:
-        cluster.podman("rmi", "--force", name)
-
-
-def test_an_mpich_program_sums_over_two_nodes_by_pmi2(cluster, mpi_program):
-    image, program = mpi_program("mpich")
-    said = srun(cluster, image, program, options=("--mpi=pmi2",))
-    assert sorted(said.splitlines()) == ["0 of 2: 1", "1 of 2: 1"]
