@@ -39,11 +39,11 @@ FOLDERS = {
 def images(tmp_path_factory):
     """Compile the program with each MPI; gives the archives of their images, and their names."""
     made = {}
-    for flavour in PROGRAMS:
+    for flavour, programs in PROGRAMS.items():
         folder = tmp_path_factory.mktemp(flavour)
         program = folder / f"exchange-{flavour}"
         checked(run([f"mpicc.{flavour}", "-O2", "-o", str(program), str(SOURCE)]))
-        content = (program, *PROGRAMS[flavour], *SHELL)
+        content = (program, *programs, *SHELL)
         made[flavour] = image_from_node.archive(folder / "image.tar", content, FOLDERS[flavour])
     return made
 
@@ -74,7 +74,7 @@ def pmix(cluster):
     """Skip the test where Slurm was built without PMIx, as Debian's 26.05 is."""
     said = run(["srun", "--mpi=list"], environment=cluster.slurm_environment)
     if "pmix" not in said.stdout + said.stderr:
-        with pytest.raises(pytest.fail.Exception, match="[Ii]nvalid MPI type"):
+        with pytest.raises(pytest.fail.Exception, match=r"[Ii]nvalid MPI type"):
             cluster.as_user("alice", ["srun", "--mpi=pmix", "true"])
         pytest.skip(f"this Slurm {cluster.release} has no PMIx")
 

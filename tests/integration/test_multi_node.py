@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.integration import image_from_node
 from tests.integration.bad_registry import silent_registry
 from tests.integration.submitted_job import script
 
@@ -17,6 +18,7 @@ pytestmark = [
 ]
 
 DEMO = "localhost/sbridge-demo:latest"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -167,3 +169,39 @@ def test_a_launcher_on_each_node_meets_the_others_over_tcp(cluster):
     said = srun(cluster, "localhost/busybox:latest", "/bin/sh", "-c", MEET)
     assert said == "hello from 1 of 2\n"
 
+
+# --- A launcher on each node, whose workers are its own -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def python_archive(tmp_path_factory):
+    """Pack this machine's Python as an image."""
+    python = Path("/usr/bin/python3").resolve()
+    (library,) = Path("/usr/lib").glob(python.name)
+    target = tmp_path_factory.mktemp("python") / "image.tar"
+    return image_from_node.archive(target, (python, "/usr/bin/sh"), (str(library),))
+
+
+@pytest.fixture
+def python_image(cluster, python_archive):
+    name = "localhost/with-python:1"
+    cluster.podman("import", "--quiet", str(python_archive), name)
+    yield name
+    cluster.podman("rmi", "--force", name)
+
+
+def test_launchers_of_two_jobs_on_the_same_nodes_meet_at_ports_of_their_own(
+    job, nodes, python_image, shared_dir
+):
+    folder = shared_dir()
+    launcher = folder / "launcher.py"
+    shutil.copy(HERE / "launcher.py", launcher)
+    launcher.chmod(0o644)
+    python = Path("/usr/bin/python3").resolve()
+    body = f"srun --ntasks-per-node=1 {python} {launcher} {folder}/go\n"
+    jobs = [submit(job, nodes, python_image, body, "--ntasks-per-node=1") for _ in range(2)]
+    for ran in jobs:
+        ran.wait_to_write("4 met at ", timeout=60)
+    assert jobs[0].out != jobs[1].out
+    (folder / "go").touch()
+    assert [ran.end for ran in jobs] == [("COMPLETED", "0:0")] * 2
