@@ -3,13 +3,12 @@
 `scripts/test FILE --slurm 24.11` runs this on another release, with the same images.
 """
 
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.integration import image_from_node
-from tests.integration.running_cluster import checked, run
+from tests.integration import mpi_image
+from tests.integration.running_cluster import run
 from tests.integration.submitted_job import script
 
 pytestmark = [
@@ -18,34 +17,13 @@ pytestmark = [
     pytest.mark.parametrize("cluster", [{"nodes": 3}], indirect=True),
 ]
 
-SOURCE = Path(__file__).with_name("exchange.c")
-LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-SHELL = ("/usr/bin/sh", "/usr/bin/env")
-# What Debian's packages bring: the programs, and the folders of what they load by name.
-PROGRAMS = {
-    "mpich": ("/usr/bin/mpiexec.hydra", "/usr/bin/hydra_pmi_proxy"),
-    "openmpi": ("/usr/bin/mpirun.openmpi", "/usr/bin/orted", "/usr/bin/ssh"),
-}
-FOLDERS = {
-    "mpich": (f"{LIBRARIES}/ucx",),
-    "openmpi": (
-        *(f"{LIBRARIES}/openmpi", f"{LIBRARIES}/pmix2"),
-        *("/usr/share/openmpi", "/etc/openmpi"),
-    ),
-}
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Compile the program with each MPI; gives the archives of their images, and their names."""
-    made = {}
-    for flavour, programs in PROGRAMS.items():
-        folder = tmp_path_factory.mktemp(flavour)
-        program = folder / f"exchange-{flavour}"
-        checked(run([f"mpicc.{flavour}", "-O2", "-o", str(program), str(SOURCE)]))
-        content = (program, *programs, *SHELL)
-        made[flavour] = image_from_node.archive(folder / "image.tar", content, FOLDERS[flavour])
-    return made
+    """Make the archives of the images, by what their MPI is called."""
+    return {
+        name: mpi_image.make(name, tmp_path_factory.mktemp(name)) for name in mpi_image.FLAVOURS
+    }
 
 
 @pytest.fixture
