@@ -29,18 +29,18 @@ def _leaves_nothing(cluster):
 @pytest.fixture(scope="module")
 def images(slurm_on_kubernetes, tmp_path_factory):
     """Put an image with each MPI into the registry; gives their names."""
+    registry = slurm_on_kubernetes.kubernetes.environment["SBRIDGE_K8S_REGISTRY"]
     names = {}
     for flavour in mpi_image.FLAVOURS:
         archive = mpi_image.make(flavour, tmp_path_factory.mktemp(flavour))
-        push_archive(IMAGES, f"exchange-{flavour}", archive)
+        push_archive(registry, f"exchange-{flavour}", archive)
         names[flavour] = f"{IMAGES}/exchange-{flavour}:latest"
     return names
 
 
 def srun(cluster, image, *words):
     request = f"--comment=sbridge1?image={quote(image, safe='')}"
-    # The nodes have one CPU each.
-    shape = ("--nodes=2", "--ntasks-per-node=2", "--overcommit", "--mem=600")
+    shape = ("--nodes=2", "--ntasks=4", "--overcommit", "--mem=600")  # on one CPU each
     said = cluster.as_user("alice", ["srun", *shape, request, *words], timeout=120)
     return sorted(said.splitlines())
 
