@@ -8,7 +8,8 @@ out/           stdout.log, stderr.log, outputs/ 0700 the user's
 warnings       what the summary must mention, a line each  0600 root
 share/         passwd and group that know the user  0755 root, read-only inside
 steps/         a folder for each entered step: the door to Slurm's commands  0755 root
-script/        the batch script, seen inside where slurmd spools it  0711 root
+script/        seen inside as slurmd's SlurmdSpoolDir: the batch script, and places for what
+               steps are shown of PMIx  0711 root
 <spool_dir>/<node>/share/    the same for all jobs: init; seen inside at /sbridge
 <spool_dir>/<node>/key       what no image can know  0600 root
 <spool_dir>/.out/<jobid>     → the latest run's out/ on the batch host: where sbatch -o of a
@@ -85,7 +86,7 @@ class JobSpool:
         return self.root / "steps"
 
     @property
-    def script_dir(self) -> Path:
+    def slurmd(self) -> Path:
         return self.root / "script"
 
 
@@ -131,6 +132,11 @@ class NodeSpool:
             except ValueError:
                 continue
         return sorted(found)
+
+
+def slurmd_script(job_id: int) -> Path:
+    """Return where slurmd spools a job's script, in its SlurmdSpoolDir."""
+    return Path(f"job{job_id:05d}", "slurm_script")
 
 
 def nas_output_pattern(spool_dir: Path, stream: str) -> str:

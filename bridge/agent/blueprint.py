@@ -15,7 +15,7 @@ from bridge.agent import folders, shim
 from bridge.agent.job import JobRun
 from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
-from bridge.job_spool import JobSpool, NodeSpool
+from bridge.job_spool import JobSpool, NodeSpool, slurmd_script
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 from bridge.slurm.errand import KEPT
@@ -60,11 +60,11 @@ def sandbox_name(job: JobRun, node: str) -> str:
 
 
 def specification(
-    job: JobRun, config: Config, node: str, share: NodeShare, script_dir: Path | None
+    job: JobRun, config: Config, node: str, share: NodeShare, slurmd_spool: Path | None
 ) -> SandboxSpec:
     """Return what the runtime is to make; raises `UserError` for an image the site forbids.
 
-    `script_dir` is where slurmd spools the job's script, None when that is unknown.
+    `slurmd_spool` is slurmd's SlurmdSpoolDir, None when that is unknown.
     """
     image = job.request.asked.image
     if not _REFERENCE.fullmatch(image) or image.partition(":")[0] in _TRANSPORTS:
@@ -92,7 +92,7 @@ def specification(
         host_network=config.sandbox.host_network,
         gpus=gpus,
         devices=_devices(config.sandbox.gpu_devices, gpus),
-        folders=_folders(job.spool, config, script_dir),
+        folders=_folders(job.spool, config, slurmd_spool),
         aside=folders.aside(spool, job.run),
     )
 
@@ -130,11 +130,11 @@ def _mounts(spool: JobSpool, node: NodeSpool) -> tuple[Mount, ...]:
     )
 
 
-def _folders(spool: JobSpool, config: Config, script_dir: Path | None) -> tuple[Mount, ...]:
-    """Return the user's folders and the site's, and where the job's script is."""
+def _folders(spool: JobSpool, config: Config, slurmd_spool: Path | None) -> tuple[Mount, ...]:
+    """Return the user's folders and the site's, and what stands in the place of slurmd's."""
     own = [Mount(str(spool.out), str(spool.out))]
-    if script_dir is not None:
-        own.append(Mount(str(spool.script_dir), str(script_dir), read_only=True))
+    if slurmd_spool is not None:
+        own.append(Mount(str(spool.slurmd), str(slurmd_spool), read_only=True))
     wanted = map(Mount.of, config.sandbox.mounts)
     return (*own, *(mount for mount in wanted if os.path.isdir(mount.source)))
 
@@ -168,7 +168,9 @@ def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:
     The Prolog waits for it, so nobody is asked here whose answer may take its time.
     """
     paths = job.spool
-    for folder, mode in ((paths.share, 0o755), (paths.steps, 0o755), (paths.script_dir, 0o711)):
+    of_script = (paths.slurmd / slurmd_script(job.run.job_id)).parent
+    hidden = ((paths.slurmd, 0o711), (of_script, 0o711))
+    for folder, mode in ((paths.share, 0o755), (paths.steps, 0o755), *hidden):
         folder.mkdir(mode=mode, exist_ok=True)
         folder.chmod(mode)
     _give_out(job)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from bridge import kernel, wire
-from bridge.agent import blueprint, rendezvous, shim
+from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun, State
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import PermanentError, TemporaryError
+from bridge.job_spool import slurmd_script
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
@@ -204,6 +205,9 @@ class Entrance:
         script = self._script_copy(message, job)
         given = rendezvous.extended(message.every("env"), job, is_batch=script is not None)
         orders += [("env", pair) for pair in _environment(given, job, door)]
+        folder = pmix.folder_name(given)
+        if folder:
+            orders += pmix.orders(folder, self._sandboxes.node.slurmd_spool, job.spool.slurmd)
         orders += _file_to_run(message, job)
         if script is not None:
             orders.append(("script_copy", os.fsencode(script)))
@@ -219,10 +223,10 @@ class Entrance:
         """Return where the sandbox shows the batch script, if this step runs it."""
         if not message.first("script"):
             return None
-        native = self._sandboxes.node.script_dir(job.run.job_id) / "slurm_script"
-        if os.fsencode(native) not in message.every("arg"):
+        script = slurmd_script(job.run.job_id)
+        if os.fsencode(self._sandboxes.node.slurmd_spool / script) not in message.every("arg"):
             return None
-        return job.spool.script_dir / "slurm_script"
+        return job.spool.slurmd / script
 
     def _cgroup_of(self, caller: int) -> str:
         setting = self._config.agent.step_cgroup

@@ -92,8 +92,8 @@ class Maker:
             self._gang.tell(job)
             return
         share = self._share_of(job)
-        script_dir = self._node.script_dir(job.run.job_id)
-        spec = blueprint.specification(job, config, self._node.name, share, script_dir)
+        spool = self._node.slurmd_spool
+        spec = blueprint.specification(job, config, self._node.name, share, spool)
         with job.lifecycle:
             if job.cancelled.is_set():
                 return

@@ -105,8 +105,7 @@ def specification(
     `slurmd_spool` is slurmd's folder, None when that is unknown. Raises `UserError`.
     """
     share = NodeShare(part.resources.cpus, part.resources.memory_mib)
-    script_dir = slurmd_spool / f"job{part.job_id:05d}" if slurmd_spool else None
-    return blueprint.specification(job, config, node, share, script_dir)
+    return blueprint.specification(job, config, node, share, slurmd_spool)
 
 
 def with_resources(part: Part, cpus: int | None, memory: str | None, gpus: int | None) -> Part:

@@ -13,6 +13,7 @@ import sys
 from bridge import batch_script, kernel
 from bridge.agent import interpreter
 from bridge.agent.entry import Entry
+from bridge.agent.pmix import PmixFolder
 from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
@@ -42,6 +43,7 @@ class ScriptProcess:
         self._ready = ready
         self._step = entry.step
         self._terminal = Terminal.of(entry.step)
+        self._pmix = PmixFolder.of(entry.message)
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
         self._limits = kernel.limits(entry.caller)
@@ -107,6 +109,8 @@ class ScriptProcess:
                 kernel.setns(descriptor, kind)
         if self._terminal is not None:
             self._terminal.show()
+        if self._pmix is not None:
+            self._pmix.show()
         kernel.renounce_privileges(
             self._identity.uids[0], self._identity.gids[0], list(self._identity.groups)
         )
@@ -178,6 +182,8 @@ class ScriptProcess:
         ]
         if self._terminal is not None:
             self._terminal.place(_HIGH_DESCRIPTOR)
+        if self._pmix is not None:
+            self._pmix.place(_HIGH_DESCRIPTOR)
         wanted = {number for number, _ in self._step}
         for number in {0, 1, 2} - wanted:
             try:

@@ -27,10 +27,3 @@ class ThisNode:
     def slurmd_spool(self) -> Path:
         """This node's SlurmdSpoolDir; raises `TemporaryError` while Slurm cannot be asked."""
         return self.slurm.slurmd_spool_dir(self.name)
-
-    def script_dir(self, job_id: int) -> Path:
-        """Return where slurmd spools the script of a job (jobNNNNN in SlurmdSpoolDir).
-
-        Raises `TemporaryError` when Slurm could not be asked.
-        """
-        return self.slurmd_spool / f"job{job_id:05d}"

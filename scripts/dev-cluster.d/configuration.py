@@ -143,6 +143,7 @@ def make_folders(cluster: Cluster) -> None:
     make_folder(cluster.state / "spool/slurmctld", 0o700, "slurm")
     for node in cluster.nodes:
         make_folder(cluster.state / f"spool/slurmd-{node}")
+        make_folder(cluster.state / f"tmp/{node}", 0o1777)
     for name in ("slurmctld", "slurmdbd"):
         log = cluster.log / f"{name}.log"
         log.touch()

@@ -75,6 +75,7 @@ def provide(release: str) -> None:
     with exclusive(CACHE, f".{_tree(release).name}.lock"):
         if not _is_complete(release):
             _make(release)
+        _adapt_pmix(release)
 
 
 def _tree(release: str) -> Path:
@@ -192,6 +193,29 @@ def _adapt_programs(tree: Path) -> None:
                 str(adapted),
             ]
         )
+
+
+def _adapt_pmix(release: str) -> None:
+    """Have Slurm's plugin load the tree's own PMIx, and that its own parts, not this machine's.
+
+    Both name a folder, not a library, so the name is replaced by one of the same length.
+    """
+    libraries = _plugins(_tree(release))
+    folder = libraries.parent / "pmix2"
+    theirs = b"/" + bytes(folder.relative_to(_tree(release)))
+    alias = CACHE / f"p{release}"
+    ours = bytes(alias).ljust(len(theirs), b"/")
+    found = (*libraries.glob("mpi_pmix_v*.so"), *folder.glob("lib/libpmix.so.2"))
+    for library in {path.resolve() for path in found}:
+        content = library.read_bytes()
+        if theirs not in content or len(ours) > len(theirs):
+            continue
+        alias.unlink(missing_ok=True)
+        alias.symlink_to(folder)
+        draft = library.with_name(f".{library.name}.new")
+        draft.write_bytes(content.replace(theirs, ours))
+        draft.chmod(library.stat().st_mode)
+        draft.replace(library)
 
 
 def _programs_in(tree: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ import json
 import tarfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
@@ -28,12 +29,20 @@ def push(
 
     `links` are symbolic ones, by their paths.
     """
-    layer = _layer(files, links)
     content = {"Volumes": {path: {} for path in volumes}, "Env": list(variables)}
+    _put(registry, name, _layer(files, links), {k: value for k, value in content.items() if value})
+
+
+def push_archive(registry: str, name: str, archive: Path) -> None:
+    """Put an image of what is in a tar archive there."""
+    _put(registry, name, gzip.compress(archive.read_bytes(), 1), {})
+
+
+def _put(registry: str, name: str, layer: bytes, settings: dict[str, Any]) -> None:
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {key: value for key, value in content.items() if value},
+        "config": settings,
         "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer))]},
     }
     described = json.dumps(config).encode()

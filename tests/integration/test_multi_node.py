@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import tarfile
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from tests.integration import image_from_node
 from tests.integration.bad_registry import silent_registry
-from tests.integration.running_cluster import checked, run
 from tests.integration.submitted_job import script
 
 pytestmark = [
@@ -171,40 +170,38 @@ def test_a_launcher_on_each_node_meets_the_others_over_tcp(cluster):
     assert said == "hello from 1 of 2\n"
 
 
-# --- MPI ------------------------------------------------------------------------------------------
+# --- A launcher on each node, whose workers are its own -------------------------------------------
 
 
-def image_of(cluster, program, tmp_path, extra=()):
-    """Make an image of a program, what it is linked with and these files; returns its name."""
-    name = f"localhost/{program.name}:1"
-    linked = re.findall(r"(/\S+) \(0x", checked(run(["ldd", str(program)])))
-    archive = tmp_path / "image.tar"
-    with tarfile.open(archive, "w", dereference=True) as tar:
-        tar.add(program, f"/usr/bin/{program.name}")
-        for path in {*linked, *extra}:
-            tar.add(path, path)
-    cluster.podman("import", "--quiet", str(archive), name)
-    return name
+@pytest.fixture(scope="module")
+def python_archive(tmp_path_factory):
+    """Pack this machine's Python as an image."""
+    python = Path("/usr/bin/python3").resolve()
+    (library,) = Path("/usr/lib").glob(python.name)
+    target = tmp_path_factory.mktemp("python") / "image.tar"
+    return image_from_node.archive(target, (python, "/usr/bin/sh"), (str(library),))
 
 
 @pytest.fixture
-def mpi_program(cluster, tmp_path):
-    """Compile the program with an MPI of Debian's and give the image that holds it."""
-    made = []
-
-    def mpi_program(flavour, extra=()):
-        program = tmp_path / f"allreduce-{flavour}"
-        compiler = f"mpicc.{flavour}"
-        checked(run([compiler, "-o", str(program), str(HERE / "allreduce.c")]))
-        made.append(image_of(cluster, program, tmp_path, extra))
-        return made[-1], f"/usr/bin/{program.name}"
-
-    yield mpi_program
-    for name in made:
-        cluster.podman("rmi", "--force", name)
+def python_image(cluster, python_archive):
+    name = "localhost/with-python:1"
+    cluster.podman("import", "--quiet", str(python_archive), name)
+    yield name
+    cluster.podman("rmi", "--force", name)
 
 
-def test_an_mpich_program_sums_over_two_nodes_by_pmi2(cluster, mpi_program):
-    image, program = mpi_program("mpich")
-    said = srun(cluster, image, program, options=("--mpi=pmi2",))
-    assert sorted(said.splitlines()) == ["0 of 2: 1", "1 of 2: 1"]
+def test_launchers_of_two_jobs_on_the_same_nodes_meet_at_ports_of_their_own(
+    job, nodes, python_image, shared_dir
+):
+    folder = shared_dir()
+    launcher = folder / "launcher.py"
+    shutil.copy(HERE / "launcher.py", launcher)
+    launcher.chmod(0o644)
+    python = Path("/usr/bin/python3").resolve()
+    body = f"srun --ntasks-per-node=1 {python} {launcher} {folder}/go\n"
+    jobs = [submit(job, nodes, python_image, body, "--ntasks-per-node=1") for _ in range(2)]
+    for ran in jobs:
+        ran.wait_to_write("4 met at ", timeout=60)
+    assert jobs[0].out != jobs[1].out
+    (folder / "go").touch()
+    assert [ran.end for ran in jobs] == [("COMPLETED", "0:0")] * 2

@@ -51,7 +51,7 @@ def test_the_pod_is_the_one_that_the_agent_makes_of_the_same_job(tmp_path):
     folders.make_key(node)
     real = JobRun(request, node.job(request.run), State())
     spool = tmp_path / "slurmd"
-    expected = blueprint.specification(real, settings, "n1", NodeShare(2, 100), spool / "job00012")
+    expected = blueprint.specification(real, settings, "n1", NodeShare(2, 100), spool)
 
     part = Part("alpine", USER, "lab", "main", 12, Resources(2, 100, 2, 2))
     job = rehearsal.job_of(part, settings, "n1")

@@ -1,0 +1,34 @@
+"""Images of a program with one of this machine's MPIs: what Debian's packages of it bring."""
+
+from pathlib import Path
+
+from tests.integration import image_from_node
+from tests.integration.running_cluster import checked, run
+
+SOURCE = Path(__file__).with_name("exchange.c")
+_LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+_SHELL = ("/usr/bin/sh", "/usr/bin/env")
+_PROGRAMS = {
+    "mpich": ("/usr/bin/mpiexec.hydra", "/usr/bin/hydra_pmi_proxy"),
+    "openmpi": ("/usr/bin/mpirun.openmpi", "/usr/bin/orted", "/usr/bin/ssh"),
+}
+# What these load by name.
+_FOLDERS = {
+    "mpich": (f"{_LIBRARIES}/ucx",),
+    "openmpi": (
+        *(f"{_LIBRARIES}/openmpi", f"{_LIBRARIES}/pmix2"),
+        *("/usr/share/openmpi", "/etc/openmpi"),
+    ),
+}
+FLAVOURS = tuple(_PROGRAMS)
+
+
+def make(flavour: str, folder: Path) -> Path:
+    """Compile the program as /usr/bin/exchange-<flavour> and pack its image; returns the archive.
+
+    `folder` is an empty one, for both.
+    """
+    program = folder / f"exchange-{flavour}"
+    checked(run([f"mpicc.{flavour}", "-O2", "-o", str(program), str(SOURCE)]))
+    content = (program, *_PROGRAMS[flavour], *_SHELL)
+    return image_from_node.archive(folder / "image.tar", content, _FOLDERS[flavour])
