@@ -246,7 +246,7 @@ class _Keeper:
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._init_died():
             fields.append(("lost", b"1"))
         try:
-            wire.send(self._connection, wire.Message("exited", fields))
+            wire.send(self._connection, wire.Message("exited", fields), [os.pidfd_open(os.getpid())])
         except OSError:
             pass  # sbridge-run was killed; Slurm knows the end already
 

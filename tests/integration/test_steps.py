@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -277,6 +278,25 @@ for i in $(seq 100); do [ "$(state)" = "$before" ] && break; sleep 0.1; done
     ended = inside(body, "-n1", interpreter="/bin/bash")
     ended.wait(timeout=120)
     assert ended.out == "clean\n"
+
+
+# Looks at once, with what the shell can do by itself, who else is in this step's cgroup.
+LEFT_IN_CGROUP = """
+cgroup=$(sed -nE 's/^[0-9]+:(freezer|):(.*job_.*)/\\1\\2/p' /proc/self/cgroup)
+for i in $(seq 30); do
+    RUN /bin/true
+    mapfile -t left </sys/fs/cgroup/$cgroup/cgroup.procs
+    [ "${left[*]}" = $$ ] || echo "${left[@]}"
+done
+"""
+
+
+def test_nothing_is_left_in_a_steps_cgroup_for_which_slurm_would_wait_a_second(cluster):
+    """slurmstepd looks once, right after the task, and then sleeps."""
+    loop = LEFT_IN_CGROUP.replace("RUN", str(cluster.prefix / "bin/sbridge-run"))
+    request = f"--comment=sbridge1?image={quote(DEMO, safe='')}"
+    said = cluster.as_user("alice", ["srun", "-Q", "--mem=100", request, "bash", "-c", loop])
+    assert said == ""
 
 
 HOSTILE = """cd $SBRIDGE_DOOR
