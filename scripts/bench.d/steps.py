@@ -87,7 +87,7 @@ def _compared(
 
 
 def array(cluster: Cluster, _runs: int) -> list[Result]:
-    """An array of a hundred tasks of two seconds: all of it, and from when sandboxes exist."""
+    """Run an array of a hundred tasks of two seconds: all of it, and from when sandboxes exist."""
     makespan: dict[str, float] = {}
     task: dict[str, float] = {}
     for kind, script in (("native", native), ("sandboxed", sandboxed)):
