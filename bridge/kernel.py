@@ -197,8 +197,13 @@ def ignored_signals(process: int) -> set[int]:
 def read(process: int, name: str) -> bytes:
     """Return the content of /proc/<pid>/`name`."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -332,7 +337,7 @@ def move_to_cgroups(pids: list[int], paths: dict[str, str]) -> None:
         mount = _mount_of(controllers, mounts)
         if mount is None:
             continue
-        procs = mount / path.lstrip("/") / "cgroup.procs"
+        procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
         descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
         try:
             for pid in pids:

@@ -31,6 +31,7 @@ _BUSY = b"; waiting for the sbridge agent of this node"
 _KEEPER_GONE = "the process that held this step inside its sandbox was killed from outside"
 _SANDBOX_GONE = b"the sandbox of this job ended, and everything in it: "
 _WHY_TIMEOUT_S = 5.0
+_SEE_OFF_MS = 1000
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
 
@@ -230,11 +231,12 @@ class Step:
                 for byte in os.read(wakeup, 4096):
                     self._pass_on(connection, byte)
             if connection.fileno() in ready:
-                message, _ = wire.receive(connection)
+                message, keeper = wire.receive(connection)
                 if message is None:
                     return self._end_without_keeper()
                 if message.kind == "exited":
                     self._witness.dismiss()
+                    _see_off(keeper)
                     if message.first("lost"):
                         _print(_SANDBOX_GONE + (self._why_lost() or b"nobody tells why"))
                     return _end(int(message.first("status")))
@@ -323,6 +325,17 @@ def _catch_signals() -> int:
     for number in signal.valid_signals() - _UNCATCHABLE:
         signal.signal(number, _noted)
     return wakeup
+
+
+def _see_off(keeper: list[int]) -> None:
+    """Wait for the end of the keeper, whose pidfd this is: it is in this step's cgroup.
+
+    slurmstepd sleeps for a second when it finds a process left in there.
+    """
+    poll = select.poll()
+    for descriptor in keeper:
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(_SEE_OFF_MS)
 
 
 def _release_terminal() -> bool:

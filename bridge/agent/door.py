@@ -56,19 +56,15 @@ class Door:
     poll: "select.poll"
     _commands: dict[int, _Command] = field(default_factory=dict)
     _buffer: bytes = b""
+    _is_closed: bool = False
 
     def __post_init__(self) -> None:
         self._owner = kernel.identity(self.entry.caller)
         self._inside = os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.entry.init)
         self._outside = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        shutil.rmtree(self.folder, ignore_errors=True)  # of a keeper with the same name
-        self.folder.mkdir(mode=0o755)
-        os.mkdir(self.folder / "ended", 0o755)
-        for name, mode in (("door", 0o222), ("never", 0o444)):
-            os.mkfifo(self.folder / name)
-            os.chmod(self.folder / name, mode)  # whatever the umask
+        self._make()
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC  # readers never see its end
-        self._door = os.open(self.folder / "door", flags)
+        self._door = os.open(f"{self.folder}/door", flags)
         self.poll.register(self._door, select.POLLIN)
 
     def serve(self, ready: Iterable[int]) -> None:
@@ -94,7 +90,21 @@ class Door:
         """End all commands, and remove what the sandbox sees of the door; twice is fine."""
         for command in self._commands.values():
             _kill(command.child, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._is_closed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._is_closed = True
+
+    def _make(self) -> None:
+        before = os.umask(0)
+        try:
+            os.mkdir(self.folder, 0o755)
+        except FileExistsError:  # of a keeper with the same name
+            shutil.rmtree(self.folder)
+            os.mkdir(self.folder, 0o755)
+        os.mkdir(f"{self.folder}/ended", 0o755)
+        os.mkfifo(f"{self.folder}/door", 0o222)
+        os.mkfifo(f"{self.folder}/never", 0o444)
+        os.umask(before)
 
     def _by_asking(self) -> dict[int, int]:
         return {command.asking: pid for pid, command in self._commands.items()}

@@ -14,6 +14,8 @@ group got it. Natively `scancel -b` reaches the script's process, `scancel -f` i
 group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
+# `_signal` is what `signal` wraps in enumerations, at a cost that each of 64 signals has.
+import _signal  # type: ignore[import-not-found]
 import errno
 import os
 import select
@@ -246,7 +248,9 @@ class _Keeper:
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._init_died():
             fields.append(("lost", b"1"))
         try:
-            wire.send(self._connection, wire.Message("exited", fields))
+            wire.send(
+                self._connection, wire.Message("exited", fields), [os.pidfd_open(os.getpid())]
+            )
         except OSError:
             pass  # sbridge-run was killed; Slurm knows the end already
 
@@ -268,8 +272,8 @@ def _catch_signals() -> int:
     """Have the child's end reported on the returned descriptor; let no signal end this process."""
     wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in signal.valid_signals() - UNCATCHABLE:
-        signal.signal(number, signal.SIG_IGN)
+    for number in _signal.valid_signals() - UNCATCHABLE:
+        _signal.signal(number, _signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, _noted)
     return wakeup
 

@@ -4,6 +4,7 @@ Rule: once it is inside the sandbox's file system it imports nothing and opens n
 everything it needs is loaded and open before.
 """
 
+import _signal  # type: ignore[import-not-found]
 import errno
 import fcntl
 import os
@@ -93,10 +94,10 @@ class ScriptProcess:
     def _become_script(self) -> None:
         os.close(self._permit)  # else nobody's death would be noticed below
         signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals() - UNCATCHABLE:
-            signal.signal(number, signal.SIG_DFL)
+        for number in _signal.valid_signals() - UNCATCHABLE:
+            _signal.signal(number, _signal.SIG_DFL)
         for ignored in self._ignored:
-            signal.signal(ignored, signal.SIG_IGN)
+            _signal.signal(ignored, _signal.SIG_IGN)
         self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()

@@ -4,19 +4,28 @@ The image may hold nothing but a POSIX shell, so the script can make no pipe and
 asks the step's keeper by a line through a named pipe (bridge.agent.door) and waits for a child,
 which the keeper ends when the command has ended. Nothing is redirected in the script's own
 process while it waits: the keeper takes its open files, and they must be the caller's.
+
+Where the node's processor allows it, a program stands before the script (bridge.agent.launcher).
 """
 
 import os
+import signal
 from pathlib import Path
+
+from bridge.agent import launcher
 
 INSIDE = "/sbridge"
 FOLDER = f"{INSIDE}/bin"
+SCRIPTS = f"{INSIDE}/shim"
 DOORS = f"{INSIDE}/steps"
 VARIABLE = "SBRIDGE_DOOR"
 COMMANDS = (
     "sacct sacctmgr sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue "
     "sreport srun sshare sstat strigger"
 ).split()
+# These wait for signals that they were started to ignore.
+_TAKING_IGNORED = ("sattach", "srun")
+_KEYS = (signal.SIGINT, signal.SIGQUIT)
 SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM WINCH".split()
 
 _ALL = " ".join(SIGNALS)
@@ -80,17 +89,27 @@ PROFILE_INSIDE = "/etc/profile.d/zz-sbridge.sh"
 def furnish(share: Path) -> None:
     """Put the files that every sandbox sees into the node's share; make room for the doors."""
     (share / "steps").mkdir(mode=0o755, exist_ok=True)
-    folder = share / "bin"
-    folder.mkdir(mode=0o755, exist_ok=True)
-    for path in (share / "steps", folder):
+    scripts, folder = share / "shim", share / "bin"
+    for path in (scripts, folder):
+        path.mkdir(mode=0o755, exist_ok=True)
+    for path in (share / "steps", scripts, folder):
         path.chmod(0o755)
     for name in COMMANDS:
-        _put(folder / name, TEXT, 0o755)
-    _put(share / PROFILE_NAME, PROFILE, 0o644)
+        _put(scripts / name, TEXT.encode(), 0o755)
+        _put(folder / name, _program(name) or TEXT.encode(), 0o755)
+    _put(share / PROFILE_NAME, PROFILE.encode(), 0o644)
 
 
-def _put(path: Path, text: str, mode: int) -> None:
+def _program(name: str) -> bytes | None:
+    return launcher.program(
+        f"{SCRIPTS}/{name}",
+        _KEYS if name in _TAKING_IGNORED else (),
+        f"sbridge: {name} needs a /bin/sh inside, and this image has none\n",
+    )
+
+
+def _put(path: Path, content: bytes, mode: int) -> None:
     draft = path.with_name(".new")
-    draft.write_text(text)
+    draft.write_bytes(content)
     draft.chmod(mode)
     os.replace(draft, path)

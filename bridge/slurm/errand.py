@@ -6,6 +6,7 @@ could have run had the job no sandbox. Nothing of the image is run, and no path 
 is followed as root.
 """
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import fcntl
 import os
@@ -58,8 +59,8 @@ class Errand:
 def become(errand: Errand) -> NoReturn:
     """Become the command; what is in the way goes to the asking process's stderr."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - _UNCATCHABLE:
-        signal.signal(number, signal.SIG_DFL)
+    for number in _signal.valid_signals() - _UNCATCHABLE:
+        _signal.signal(number, _signal.SIG_DFL)
     os.setsid()
     files: list[tuple[int, int]] = []
     try:

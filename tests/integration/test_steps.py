@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +15,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 DEMO = "localhost/sbridge-demo:latest"
 BUSYBOX = "localhost/busybox:latest"
+NO_SHELL = "localhost/noshell:latest"
 # What differs from run to run: Slurm's own words on waiting for a CPU, ids, times, pids.
 WAITING = re.compile(r"^srun: (?:Job \d+ step|Step created).*\n", re.MULTILINE)
 # The task's own words come from slurmstepd natively, from sbridge-run in a sandbox.
@@ -66,6 +68,8 @@ def left_of_jobs(cluster):
     return set(cluster.leftovers()) - set(cluster.sandbox_cgroups())
 
 
+_WAITING = "sh -c 'echo >ready; exec sleep 60'"
+_UNTIL_READY = "until [ -e ready ]; do sleep 0.1; done;"
 SAME = {
     "one-task": ("srun -n1 sh -c 'echo out; echo err >&2'\n", "-n1"),
     "four-tasks": ("srun -O -n4 sh -c 'echo $SLURM_NTASKS' | sort\n", "-n2"),
@@ -121,6 +125,43 @@ SAME = {
         "cat out.*\n",
         "-n2",
     ),
+    "at-the-same-time": (
+        'rm -f on.*; for i in 1 2; do srun -n1 --exact --mem=10 sh -c "touch on.$i\n'
+        'until [ -e on.1 ] && [ -e on.2 ]; do sleep 0.1; done; echo both" & done; wait\n',
+        "-n2",
+    ),
+    "one-fails-and-the-other-goes-on": (
+        "srun -K0 -n2 sh -c 'test $SLURM_PROCID = 1 || exit 7; sleep 1; echo on'; echo $?\n",
+        "-n2",
+    ),
+    # A shell starts what is in the background with these two ignored; srun takes them all the same.
+    "interrupted-in-the-background": (
+        f"rm -f ready; srun {_WAITING} 2>err & {_UNTIL_READY} kill -INT $!\n"
+        "until grep 'one more' err; do sleep 0.1; done; kill -TERM $!; wait $!; echo $?\n",
+        "-n1",
+    ),
+    "quit-in-the-background": (
+        f"rm -f ready; srun {_WAITING} & {_UNTIL_READY} kill -QUIT $!; wait $!; echo $?\n",
+        "-n1",
+    ),
+    "signalled-step": (
+        "rm -f ready; srun sh -c 'trap \"echo got; exit 9\" USR1; echo >ready\n"
+        f"while :; do sleep 0.1; done' & {_UNTIL_READY} scancel -s USR1 $SLURM_JOB_ID.0\n"
+        "wait $!; echo $?\n",
+        "-n1",
+    ),
+    "terminal-for-none": ("srun --pty sh -c 'tty; echo hi' </dev/null; echo $?\n", "-n1"),
+    "own-record": (
+        "scontrol update JobId=$SLURM_JOB_ID TimeLimit=7; squeue -h -j $SLURM_JOB_ID -o %l\n"
+        "srun true; until sacct -n -P -j $SLURM_JOB_ID.0 -o state | grep COMPLETED; do\n"
+        "sleep 0.2; done; sstat -n -P -j 4000000; echo $?\n",
+        "-n1",
+    ),
+    "job-of-its-own": (
+        "printf '#!/bin/sh\\nexit 5\\n' >job\n"
+        "sbatch -W -Q -J own -o /dev/null --mem=10 job; echo $?\n",
+        "-n1",
+    ),
     "cancelled-step": (
         "srun sh -c 'echo ready; sleep 60' >ready & until grep -q ready ready; do sleep 1; done\n"
         "scancel $SLURM_JOB_ID.0; wait $!; echo $?\n",
@@ -162,9 +203,9 @@ def test_every_option_of_this_srun_is_known_by_name_and_by_whether_it_takes_a_va
 @pytest.mark.parametrize("shell", ["busybox sh", "/bin/sh"])
 def test_a_step_needs_no_more_of_the_image_than_a_posix_shell(inside, shell):
     body = (
-        f"{shell} /sbridge/bin/srun sh -c 'cat; exit 7' </etc/passwd | grep -c alice\n"
-        f"{shell} /sbridge/bin/srun sh -c 'exit 7'; echo $?\n"
-        f"timeout -s TERM 2 {shell} /sbridge/bin/srun sleep 60; echo $?\n"
+        f"{shell} /sbridge/shim/srun sh -c 'cat; exit 7' </etc/passwd | grep -c alice\n"
+        f"{shell} /sbridge/shim/srun sh -c 'exit 7'; echo $?\n"
+        f"timeout -s TERM 2 {shell} /sbridge/shim/srun sleep 60; echo $?\n"
     )
     ended = inside(body, image=BUSYBOX)
     assert ended.end == ("COMPLETED", "0:0")
@@ -172,8 +213,17 @@ def test_a_step_needs_no_more_of_the_image_than_a_posix_shell(inside, shell):
     assert "forcing job termination" in ended.err
 
 
+def test_an_image_without_a_shell_is_told_to_need_one(cluster):
+    request = f"--comment=sbridge1?image={quote(NO_SHELL, safe='')}"
+    runner = str(cluster.prefix / "bin/sbridge-run")
+    argv = ["srun", "--quiet", "--mem=100", request, runner, "/sbridge/bin/srun", "-n1", "true"]
+    ended = cluster.run_as("alice", argv)
+    assert ended.returncode == 127, ended
+    assert "sbridge: srun needs a /bin/sh inside, and this image has none\n" in ended.stderr
+
+
 def test_bash_runs_the_shim_as_well(inside):
-    ended = inside("bash /sbridge/bin/srun sh -c 'kill -TERM $$'; echo $?\n")
+    ended = inside("bash /sbridge/shim/srun sh -c 'kill -TERM $$'; echo $?\n")
     assert ended.end == ("COMPLETED", "0:0")
     assert (ended.out, "Terminated" in ended.err) == ("143\n", True)
 
@@ -277,6 +327,25 @@ for i in $(seq 100); do [ "$(state)" = "$before" ] && break; sleep 0.1; done
     ended = inside(body, "-n1", interpreter="/bin/bash")
     ended.wait(timeout=120)
     assert ended.out == "clean\n"
+
+
+# Looks at once, with what the shell can do by itself, who else is in this step's cgroup.
+LEFT_IN_CGROUP = """
+cgroup=$(sed -nE 's/^[0-9]+:(freezer|):(.*job_.*)/\\1\\2/p' /proc/self/cgroup)
+for i in $(seq 30); do
+    RUN /bin/true
+    mapfile -t left </sys/fs/cgroup/$cgroup/cgroup.procs
+    [ "${left[*]}" = $$ ] || echo "${left[@]}"
+done
+"""
+
+
+def test_nothing_is_left_in_a_steps_cgroup_for_which_slurm_would_wait_a_second(cluster):
+    """slurmstepd looks once, right after the task, and then sleeps."""
+    loop = LEFT_IN_CGROUP.replace("RUN", str(cluster.prefix / "bin/sbridge-run"))
+    request = f"--comment=sbridge1?image={quote(DEMO, safe='')}"
+    said = cluster.as_user("alice", ["srun", "-Q", "--mem=100", request, "bash", "-c", loop])
+    assert said == ""
 
 
 HOSTILE = """cd $SBRIDGE_DOOR

@@ -4,14 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import DEFAULT_OPTIONS
+from tests.integration.slurm_on_kubernetes import BASH
 from tests.integration.submitted_job import script
 
-DEMO = "localhost/sbridge-demo:latest"
-PROCTRACKS = [{"proctrack": "cgroup"}, {"proctrack": "linuxproc"}]
+IMAGES = {"podman": "localhost/sbridge-demo:latest", "kubernetes": BASH}
+CLUSTERS = {"podman": "_shared_cluster", "kubernetes": "slurm_on_kubernetes"}
+PLACES = [
+    pytest.param((runtime, proctrack), marks=getattr(pytest.mark, runtime))
+    for runtime in IMAGES
+    for proctrack in ("cgroup", "linuxproc")
+]
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.podman,
-    pytest.mark.parametrize("cluster", PROCTRACKS, indirect=True, ids=lambda p: p["proctrack"]),
+    pytest.mark.parametrize("place", PLACES, indirect=True, ids="-".join, scope="module"),
 ]
 
 LOOP = "'while :; do sleep 0.1; done'"
@@ -39,10 +45,28 @@ def _state(last_word):
     pytest.fail(f"no process {last_word}")
 
 
+@pytest.fixture(scope="module")
+def place(request):
+    """The runtime, and how Slurm follows processes."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cluster(request, place):
+    """Give the shared cluster of a runtime, with this way of following processes."""
+    runtime, proctrack = place
+    release = request.config.getoption("--slurm")
+    options = {**DEFAULT_OPTIONS, **({"slurm": release} if release else {}), "runtime": runtime}
+    made = request.getfixturevalue(CLUSTERS[runtime])
+    made.up(**{**options, "proctrack": proctrack})
+    yield made
+    made.up(**options)
+
+
 @pytest.fixture
-def jobs(cluster, job):
+def jobs(cluster, job, place):
     """Start one job natively and one in a sandbox."""
-    made = [job(script(BODY, image, "/bin/bash")) for image in ("", DEMO)]
+    made = [job(script(BODY, image, "/bin/bash")) for image in ("", IMAGES[place[0]])]
     yield [each.wait_to_write() for each in made]
     for each in made:
         cluster.scancel(each.job_id)
@@ -72,8 +96,8 @@ def test_a_suspended_job_is_stopped_wholly_and_resumed(cluster, jobs):
             cluster.wait_for(lambda one=one: stopped(one) == RUNNING)
 
 
-def test_a_suspended_job_is_told_before_it_is_stopped_wholly(cluster, jobs, request):
-    is_cgroup = request.node.callspec.params["cluster"]["proctrack"] == "cgroup"
+def test_a_suspended_job_is_told_before_it_is_stopped_wholly(cluster, jobs, place):
+    is_cgroup = place[1] == "cgroup"
     for one in jobs:
         cluster.scontrol("suspend", str(one.job_id))
         # Slurm sends TSTP, to whom it knows, and two seconds later what cannot be caught.

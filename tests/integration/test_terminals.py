@@ -154,6 +154,31 @@ def test_closing_the_window_ends_the_job(place, shells):
     place.cluster.wait_for(lambda: not place.cluster.sandboxes())
 
 
+def test_srun_in_the_shell_gives_a_step_a_terminal_of_its_own(place, shells):
+    seen = []
+    for number, shell in enumerate(shells()):
+        sleep = 70041 + number
+        shell.type(f"srun --overlap --pty {' '.join(SHELL)}\n")
+        shell.read_to(PROMPT)
+        told = [run(shell, "stty size; tty >/dev/null; echo tty=$?", r"30 100\r\ntty=\d")]
+        shell.resize(41, 123)
+        place.cluster.wait_for(lambda shell=shell: run(shell, "stty size", r"\d+ \d+") == "41 123")
+        sleep_in_foreground(place, shell, sleep)
+        shell.type(CTRL_C)
+        shell.read_to(PROMPT)
+        told.append(run(shell, "echo ended=$?", r"ended=\d+"))
+        sleep_in_foreground(place, shell, sleep)
+        shell.type(CTRL_Z)
+        told.append(shell.read_to(r"Stopped +sleep")[0])
+        shell.read_to(PROMPT)
+        shell.type("kill -9 %1; wait; exit 6\n")
+        shell.read_to(PROMPT)
+        told.append(run(shell, "echo code=$? step=$SLURM_STEP_ID", r"code=\d+ step=\d+"))
+        seen.append(told)
+    assert seen[1] == seen[0]
+    assert seen[1][1:3] == ["ended=130", "Stopped                 sleep"]
+
+
 def test_the_shell_of_busybox_has_job_control(place, at_terminal):
     request = place.request(place.busybox)
     srun = ("srun", "--quiet", "--mem=100", "--pty", request, "sbridge-run", "/bin/sh", "-i")
