@@ -108,8 +108,10 @@ def folder(cluster) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def table(request, cluster, place, directive, folder) -> dict[tuple[str, str], Seen]:
-    """Run all rows; returns what was seen by title and side."""
-    rows = ROWS if request.config.getoption("--whole-table") else DEFAULT[place]
+    """Run the rows whose tests were chosen; returns what was seen by title and side."""
+    chosen = [getattr(item, "callspec", None) for item in request.session.items]
+    params = [spec.params for spec in chosen if spec and "row" in spec.params]
+    rows = [each["row"] for each in params if each["place"] == place]
     seen = observe(cluster, rows, {"native": PLAIN, "sandboxed": directive}, folder)
     assert cluster.drained_nodes() == {}
     return seen
