@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fidelity import attributes, ends, steps, streams, submission
-from tests.integration.fidelity.observed import Seen, observe
-from tests.integration.running_cluster import SLOW_START, Cluster
+from tests.integration.fidelity.image import image_with_interpreters
+from tests.integration.fidelity.observed import PLAIN, Seen, in_words, observe
+from tests.integration.running_cluster import Cluster
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 
 pytestmark = pytest.mark.slurm
@@ -35,8 +36,6 @@ PREEMPTED = """trap 'echo TERM' TERM
 [ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit
 echo ready; while :; do sleep 0.1; done
 """
-# As many lines as the directive of a sandboxed one.
-PLAIN = "# no image\n"
 MARKS = {"podman": pytest.mark.podman, "kubernetes": pytest.mark.kubernetes}
 
 
@@ -84,20 +83,8 @@ def cluster(request, new_cluster, place) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def directive(cluster, place) -> str:
-    """What makes a script a sandboxed one: an image that has python3 too."""
-    image = "localhost/interpreters:latest"
-    demo, name = "localhost/sbridge-demo:latest", "interpreters"
-    python = Path("/usr/bin/python3").resolve()
-    library = Path(f"/usr/lib/{python.name}")
-    cluster.podman("create", f"--name={name}", demo)
-    cluster.podman("cp", str(python), f"{name}:/usr/bin/python3")
-    cluster.podman("cp", str(library), f"{name}:{library}")
-    cluster.podman("cp", "/usr/lib/locale", f"{name}:/usr/lib/locale")
-    for path in Path("/lib/x86_64-linux-gnu").glob("lib[ez]*.so.1"):
-        if path.name in ("libexpat.so.1", "libz.so.1"):
-            cluster.podman("cp", str(path.resolve()), f"{name}:{path}")
-    cluster.podman("commit", "--quiet", name, image)
-    cluster.podman("rm", name)
+    """What makes a script a sandboxed one."""
+    image = image_with_interpreters(cluster)
     if place[0] == "kubernetes":
         registry = cluster.kubernetes.environment["SBRIDGE_K8S_REGISTRY"]
         there = f"docker://{registry}/interpreters:latest"
@@ -121,8 +108,10 @@ def folder(cluster) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def table(request, cluster, place, directive, folder) -> dict[tuple[str, str], Seen]:
-    """Run all rows; returns what was seen by title and side."""
-    rows = ROWS if request.config.getoption("--whole-table") else DEFAULT[place]
+    """Run the rows whose tests were chosen; returns what was seen by title and side."""
+    chosen = [getattr(item, "callspec", None) for item in request.session.items]
+    params = [spec.params for spec in chosen if spec and "row" in spec.params]
+    rows = [each["row"] for each in params if each["place"] == place]
     seen = observe(cluster, rows, {"native": PLAIN, "sandboxed": directive}, folder)
     assert cluster.drained_nodes() == {}
     return seen
@@ -133,17 +122,7 @@ def test_a_job_is_the_same_in_a_sandbox(table, place, row):
     if reason := row.why_different(place[1]):
         assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
         return
-    assert _readable(sandboxed) == _readable(native)
-
-
-def _readable(seen: Seen) -> dict[str, object]:
-    """Return it so that a difference is short to read."""
-    files = {
-        name: content.decode("utf-8", "backslashreplace") for name, content in seen.files.items()
-    }
-    lines = {name: text.splitlines() for name, text in files.items()}
-    said = {"refusal": seen.refusal, "answers": seen.answers, "records": seen.records}
-    return {**said, **lines}
+    assert sandboxed.readable() == native.readable()
 
 
 @pytest.mark.parametrize("mode", ["cancel", "requeue"])
@@ -163,8 +142,8 @@ def test_a_preempted_job_ends_as_natively(cluster, folder, sides, mode):
         if mode == "requeue":
             cluster.start_requeued(job_id)
         state = cluster.wait_job(job_id)
-        text = SLOW_START.sub(b"", out.read_bytes()).decode().replace(str(job_id), "JOB")
-        seen[kind] = state, re.sub(r"AT \S+ ", "AT TIME ", text), records(cluster, job_id)
+        text = in_words(out.read_bytes()).decode().replace(str(job_id), "JOB")
+        seen[kind] = state, text, records(cluster, job_id)
     assert seen["native"][0] == {"cancel": "PREEMPTED", "requeue": "COMPLETED"}[mode]
     assert any("PREEMPTED" in record for record in seen["native"][2])
     assert seen["sandboxed"] == seen["native"]
@@ -192,8 +171,8 @@ def test_a_job_can_be_cancelled_at_any_moment(cluster, folder, sides):
             time.sleep(number / 8)  # the moment is what is tried
             cluster.scancel(job_id)
             assert cluster.wait_job(job_id) == "CANCELLED"
-            said = SLOW_START.sub(b"", out.read_bytes()) if out.exists() else b""
-            assert not said or re.fullmatch(rb"slurmstepd-\S+: error: \*\*\* JOB .*\n", said)
+            said = in_words(out.read_bytes()) if out.exists() else b""
+            assert re.fullmatch(rb"(\S+ error: \*\*\* JOB .*\n)?", said)
     cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
     assert cluster.processes("sleep\0008765") == []
     assert cluster.drained_nodes() == {}

@@ -1,24 +1,29 @@
 """What matters most, on each release of Slurm that is not the installed one.
 
-`scripts/test FILE --slurm 24.11` runs any other file on that release.
+`scripts/test FILE --slurm 24.11` runs any other file on that release, test_fidelity.py too.
 """
 
 import json
 
 import pytest
 
+from tests.integration.fidelity import attributes, ends
+from tests.integration.fidelity.image import image_with_interpreters
+from tests.integration.fidelity.observed import PLAIN, observe
 from tests.integration.submitted_job import script
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 IMAGE = "localhost/sbridge-demo:latest"
+# Where releases differ most.
+ROWS = [row for row in (*ends.ROWS, *attributes.ROWS) if not row.is_long]
 
 
 @pytest.fixture(scope="module", params=["24.11", "26.05"])
 def cluster(request, new_cluster):
     """A cluster of that release, which is down again before the next one comes up."""
     made = new_cluster()
-    made.up(slurm=request.param, nodes=1)
+    made.up(slurm=request.param, nodes=2)
     assert made.release == request.param
     yield made
     made.dev_cluster("down")
@@ -48,6 +53,17 @@ def test_a_dropped_file_comes_back_with_its_results(cluster):
     assert (summary["state"], summary["exit_code"]) == ("FAILED", 3)
     assert (folder / "stdout.log").read_text() == "out\n"
     assert (folder / "outputs/file").read_text() == "kept\n"
+
+
+def test_jobs_look_and_end_as_natively(cluster, shared_dir):
+    directives = {"native": PLAIN, "sandboxed": f"#K8S_IMAGE={image_with_interpreters(cluster)}\n"}
+    table = observe(cluster, ROWS, directives, shared_dir("alice"))
+    seen = {
+        kind: {row.title: table[row.title, kind].readable() for row in ROWS} for kind in directives
+    }
+    same = [title for title, native in seen["native"].items() if native == seen["sandboxed"][title]]
+    different = {kind: {t: s for t, s in of.items() if t not in same} for kind, of in seen.items()}
+    assert different["sandboxed"] == different["native"]
 
 
 def test_scancel_ends_every_process(cluster, job):

@@ -1,7 +1,9 @@
 """`srun --pty` in a sandbox is what it is natively: a terminal with job control."""
 
+import contextlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -86,7 +88,18 @@ def run(shell, command, pattern):
 
 def sleep_in_foreground(place, shell, seconds):
     shell.type(f"sleep {seconds}\n")
-    place.cluster.wait_for(lambda: place.cluster.processes(f"sleep\0{seconds}"))
+    place.cluster.wait_for(lambda: is_in_foreground(seconds))
+
+
+def is_in_foreground(seconds):
+    """Whether the terminal is this sleep's; a shell says `fg` a moment before."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if path.joinpath("cmdline").read_bytes() == f"sleep\0{seconds}\0".encode():
+                fields = path.joinpath("stat").read_text().rpartition(")")[2].split()
+                group, foreground = fields[2], fields[5]
+                return group == foreground
+    return False
 
 
 def test_ctrl_c_and_ctrl_z_reach_the_foreground_and_jobs_are_controlled(place, shells):
@@ -108,6 +121,7 @@ def test_ctrl_c_and_ctrl_z_reach_the_foreground_and_jobs_are_controlled(place, s
         told.append(run(shell, "jobs", r"\[1\]\+  Running.*").strip().replace(str(sleep), "N"))
         shell.type("fg\n")
         shell.read_to(rf"\nsleep {sleep}\r\n")
+        place.cluster.wait_for(lambda sleep=sleep: is_in_foreground(sleep))
         shell.type(CTRL_C)
         shell.read_to(PROMPT)
         assert not place.cluster.processes(f"sleep\0{sleep}")
@@ -190,6 +204,7 @@ def test_the_shell_of_busybox_has_job_control(place, at_terminal):
     shell.read_to(r"Stopped +sleep 70021")
     shell.type("fg\n")
     shell.read_to(r"\nsleep 70021")
+    place.cluster.wait_for(lambda: is_in_foreground(70021))
     shell.type(CTRL_C)
     place.cluster.wait_for(lambda: not place.cluster.processes("sleep\00070021"))
     shell.type("tty\n")

@@ -72,7 +72,7 @@ ROWS = (
     ),
     Row(
         "scancel --signal reaches nobody in a job of one batch step",
-        "trap 'echo USR1' USR1\n" + "echo ready; sleep 3; echo done\n",
+        "trap 'echo USR1' USR1\n" + "echo ready; sleep 6; echo done\n",
         then=(("ready", ("scancel", "--signal=USR1", "{job}")),),
     ),
     Row(
@@ -138,7 +138,7 @@ ROWS = (
     ),
     Row(
         "suspended and resumed, it ends as ever",
-        "echo ready; sleep 2; echo done\n",
+        "echo ready; sleep 6; echo done\n",
         then=(
             ("ready", ("scontrol", "suspend", "{job}")),
             ("@SUSPENDED", ("scontrol", "resume", "{job}")),

@@ -107,12 +107,17 @@ def test_a_directory_that_is_not_there_is_told_and_the_next_one_taken(step):
 
 
 @needs_root
-def test_the_script_does_not_inherit_what_the_keeper_ignores(step):
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def test_the_script_ignores_what_its_caller_ignored_and_not_what_the_keeper_does(step):
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
     try:
-        status, _ = step("kill -TERM $$; echo survived").run()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # this process is the caller, too
+        made = step("kill -HUP $$; echo survived; kill -TERM $$; echo survived, too")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        status, said = made.run()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert said[1] == "survived\n"
     assert os.WTERMSIG(status) == signal.SIGTERM
 
 

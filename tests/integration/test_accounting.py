@@ -1,0 +1,103 @@
+"""sacct and sstat have the numbers of a sandboxed job that they have of a native one.
+
+Memory and CPU time are Slurm's own where it counts by cgroups. Where it counts descendants of its
+steps (proctrack/linuxproc), it sees sbridge-run only; docs/critiques.md says why.
+"""
+
+import pytest
+
+from bridge.slurm.jobs import kib, seconds
+from tests.integration.submitted_job import script
+
+DEMO = "localhost/sbridge-demo:latest"
+PROCTRACKS = [{"proctrack": "cgroup"}, {"proctrack": "linuxproc"}]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.podman,
+    pytest.mark.parametrize("cluster", PROCTRACKS, indirect=True, ids=lambda p: p["proctrack"]),
+]
+
+CPU_S, WALL_S, MEMORY_MIB = 5, 32, 300
+# Uses memory and CPU time, says so, and stays for the rest of its time.
+USE = f"""my $data = "x" x shift; 1 while (times)[0] + (times)[1] < {CPU_S}; $| = 1;
+print "used\\n"; sleep 1 while time < $^T + {WALL_S}"""
+BODY = f"""export USE='{USE}'
+srun -n2 --overlap --mem=0 bash -c '[ $SLURM_PROCID = 1 ] && exec sleep {WALL_S}
+    exec perl -e "$USE" {MEMORY_MIB << 20}' &
+perl -e "$USE" {MEMORY_MIB << 20}; wait
+sleep 1
+"""  # Slurm notes the end of a step a little late
+OPTIONS = ("-n2", "-N1", "--mem=900", "--acctg-freq=task=1", "--comment=my own")
+STEPS = ("batch", "0")
+# Whatever a tenth is: sacct writes AveCPU in whole seconds, a busy machine takes seconds to make a
+# sandbox, and of TotalCPU Slurm has whole seconds of user and system time, to which it adds the
+# fractions of the process that it started.
+RESOLUTION = {"AveCPU": 1, "ElapsedRaw": 4, "TotalCPU": 2 * len(STEPS)}
+COUNTED_BY_TREE = {"MaxRSS", "AveCPU", "TotalCPU"}
+
+
+@pytest.fixture
+def jobs(cluster, job):
+    """Run a job natively and in a sandbox at the same time; give both while they are busy."""
+    made = [job(script(BODY, image, "/bin/bash"), *OPTIONS) for image in ("", DEMO)]
+    for each in made:
+        cluster.wait_for(lambda each=each: each.out.count("used\n") == len(STEPS), 90)
+    return made
+
+
+def test_numbers_are_within_a_tenth_of_the_native_ones(cluster, jobs, request):
+    proctrack = request.node.callspec.params["cluster"]["proctrack"]
+    is_seen = lambda job: lambda: live(cluster, job)["batch"]["MaxRSS"] > MEMORY_MIB * 1000  # noqa: E731
+    for each in jobs if proctrack == "cgroup" else jobs[:1]:
+        cluster.wait_for(is_seen(each), 20)
+    lives = [live(cluster, each) for each in jobs]
+    assert [each.wait(90) for each in jobs] == ["COMPLETED", "COMPLETED"]
+    ended = [recorded(cluster, each) for each in jobs]
+    for native, sandboxed in (lives, ended):
+        assert set(native) == set(sandboxed) >= set(STEPS)
+        for step in native:
+            compare(step, native[step], sandboxed[step], proctrack)
+    assert ended[0]["batch"]["MaxRSS"] > MEMORY_MIB * 1000
+    assert ended[0]["0"]["TotalCPU"] >= CPU_S
+
+
+def compare(step, native, sandboxed, proctrack):
+    """Fail when two records differ where they need not, or do not where they must."""
+    assert set(native) == set(sandboxed)
+    for name, value in native.items():
+        allowed = max(0.1 * value, RESOLUTION.get(name, 0))
+        is_same = abs(sandboxed[name] - value) <= allowed
+        told = f"{step} {name}: {value:g} natively, {sandboxed[name]:g} in a sandbox"
+        if proctrack == "linuxproc" and name in COUNTED_BY_TREE and value > 1:
+            assert not is_same, f"{told}: mended, docs/critiques.md has a line too many"
+        else:
+            assert is_same, told
+
+
+def live(cluster, job):
+    """Return what sstat tells of the running steps, as numbers."""
+    steps = ",".join(f"{job.job_id}.{step}" for step in STEPS)
+    columns = ("JobID", "NTasks", "MaxRSS", "AveCPU")
+    return numbers(columns, cluster.slurm("sstat", "-nP", "-j", steps, "-o", ",".join(columns)))
+
+
+def recorded(cluster, job):
+    """Return what sacct tells of the job ("") and its steps, once it knows of all their ends."""
+    columns = ("JobID", "NTasks", "MaxRSS", "AveCPU", "TotalCPU", "ElapsedRaw")
+    sacct = ("sacct", "-nP", "-j", str(job.job_id), "-o")
+    cluster.wait_for(lambda: "Unknown" not in cluster.slurm(*sacct, "End"))
+    assert cluster.slurm(*sacct, "Comment").split("\n")[0].startswith("my own")
+    return numbers(columns, cluster.slurm(*sacct, ",".join(columns)))
+
+
+def numbers(columns, text):
+    found = {}
+    for line in text.splitlines():
+        row = dict(zip(columns, line.split("|"), strict=True))
+        step = row.pop("JobID").partition(".")[2]
+        found[step] = {name: number(name, value) for name, value in row.items() if value}
+    return found
+
+
+def number(name, value):
+    return kib(value) if name == "MaxRSS" else seconds(value) if "CPU" in name else float(value)
