@@ -102,8 +102,10 @@ class Door:
             shutil.rmtree(self.folder)
             os.mkdir(self.folder, 0o755)
         os.mkdir(f"{self.folder}/ended", 0o755)
-        os.mkfifo(f"{self.folder}/door", 0o222)
-        os.mkfifo(f"{self.folder}/never", 0o444)
+        for name, mode in (("door", 0o200), ("never", 0o400)):
+            path = f"{self.folder}/{name}"
+            os.mkfifo(path, mode)
+            os.chown(path, self._owner.uids[0], self._owner.gids[0])  # no stranger speaks for him
         os.umask(before)
 
     def _by_asking(self) -> dict[int, int]:

@@ -306,6 +306,10 @@ def test_a_stranger_can_neither_enter_nor_read_anothers_sandbox(cluster, running
         assert cluster.run_as("bob", ["ls", "-l", str(path / "x")]).returncode != 0
         assert cluster.run_as("bob", ["cat", str(path)]).returncode != 0
     assert cluster.run_as("alice", ["cat", str(spool / "request.json")]).returncode != 0
+    (door,) = (spool / "steps").glob("*/door")
+    word = ["/bin/sh", "-c", f"echo 'run 1 1 0 sinfo' >{door}"]
+    assert "Permission denied" in cluster.run_as("bob", word).stderr
+    assert cluster.run_as("alice", word).returncode == 0
     cluster.scancel(job_id)
     cluster.wait_job(job_id)
 
