@@ -120,7 +120,7 @@ class _Keeper:
         caller = self._entry.caller
         home = caller if self._in_step_cgroup else self._entry.init
         affinity = os.sched_getaffinity(int(self._entry.message.first("caller_pid")))
-        kernel.move_to_cgroups([self._child, os.getpid()], kernel.cgroup_paths(home))
+        kernel.move_to_cgroups([self._child, os.getpid()], _elsewhere(home))
         for pid in (self._child, 0):
             os.sched_setaffinity(pid, affinity)
             os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))
@@ -266,6 +266,17 @@ class _Keeper:
                 return True
             time.sleep(0.02)
         return False
+
+
+def _elsewhere(home: int) -> dict[str, str]:
+    """Return those of a process's cgroups that are others than ours: each move takes time."""
+    own = kernel.open_process(os.getpid())
+    try:
+        here = kernel.cgroup_paths(own)
+    finally:
+        os.close(own)
+    there = kernel.cgroup_paths(home)
+    return {kind: path for kind, path in there.items() if here.get(kind) != path}
 
 
 def _catch_signals() -> int:

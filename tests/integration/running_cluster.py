@@ -34,7 +34,8 @@ ENDED = frozenset(
 
 # What a start that takes more than two seconds is told with, on a busy machine.
 SLOW_START = re.compile(
-    rb"^sbridge: (?:starting|pulling|waiting for|the sandbox is) .*\n", re.MULTILINE
+    rb"^sbridge: (?:starting|pulling|waiting for|the sandbox is|the sandboxes of) .*\n",
+    re.MULTILINE,
 )
 
 Completed = subprocess.CompletedProcess[str]
