@@ -155,8 +155,8 @@ class _Run:
             if path.is_file()
         }
         rows = [plain.text(record.encode()).decode() for record in records]
-        answers = plain.text(self.answers.encode()).decode()
-        return Seen(self.refusal, answers, files, sorted(rows))
+        refusal, answers = (plain.text(t.encode()).decode() for t in (self.refusal, self.answers))
+        return Seen(refusal, answers, files, sorted(rows))
 
     def _content(self, plain: "_Plain", path: Path) -> bytes:
         content = plain.text(path.read_bytes())
