@@ -25,7 +25,9 @@ SECONDS = {
     "test_kubernetes_jobs.py": 150,
     "test_user_namespaces.py": 120,
     "test_kubernetes_pods.py": 120,
-    "test_stopped_jobs.py": 120,
+    "test_stopped_jobs.py[podman]": 120,
+    "test_stopped_jobs.py[kubernetes]": 120,
+    "test_mpi.py": 120,
     "test_fidelity.py[podman-linuxproc]": 100,
     "test_fidelity.py[kubernetes-cgroup]": 100,
     "test_fidelity.py[kubernetes-linuxproc]": 100,
@@ -36,6 +38,8 @@ SECONDS = {
     "test_slurm_versions.py[24.11]": 60,
     "test_slurm_versions.py[26.05]": 60,
     "test_kubernetes_credentials.py": 60,
+    "test_accounting.py": 60,
+    "test_kubernetes_mpi.py": 60,
     "test_publish.py": 60,
     "test_kubernetes_devices.py": 50,
     "test_process_attributes.py": 50,
@@ -56,6 +60,7 @@ _OF_ONE_TEST = 0.1
 # parameters names its place.
 _PLACES = {
     "test_fidelity.py": re.compile(r"(podman|kubernetes)-(cgroup|linuxproc)"),
+    "test_stopped_jobs.py": re.compile(r"podman|kubernetes"),
     "test_terminals.py": re.compile(r"podman|kubernetes"),
     "test_slurm_versions.py": re.compile(r"\d\d\.\d\d"),
 }
