@@ -34,8 +34,7 @@ ENDED = frozenset(
 
 # What a start that takes more than two seconds is told with, on a busy machine.
 SLOW_START = re.compile(
-    rb"^sbridge: (?:starting|pulling|waiting for|the sandbox is|the sandboxes of) .*\n",
-    re.MULTILINE,
+    rb"^sbridge: (?:starting|pulling|waiting for|the sandbox(?: is|es of)) .*\n", re.MULTILINE
 )
 
 Completed = subprocess.CompletedProcess[str]
@@ -355,6 +354,20 @@ class Cluster:
         """Return everything that a job leaves while it is not wholly over."""
         spooled = glob(f"{self.spool}/*/jobs/*")
         return sorted([*self.sandboxes(), *self.mounts(), *self.job_cgroups(), *spooled])
+
+    def wait_until_nothing_is_left(self, timeout: float = 30) -> None:
+        """Wait until each thing that jobs have left now was gone for once.
+
+        There may be others all the time: nobody tells whose a sandbox's empty cgroup is, and other
+        clusters make and remove theirs.
+        """
+        left = set(self.leftovers())
+
+        def is_gone() -> bool:
+            left.intersection_update(self.leftovers())
+            return not left
+
+        self.wait_for(is_gone, timeout, lambda: f"no leftovers: {sorted(left)}")
 
     # --- The daemons ---
 

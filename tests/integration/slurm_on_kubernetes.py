@@ -158,7 +158,7 @@ class SlurmOnKubernetes(Cluster):
 
     def wait_until_clean(self) -> None:
         """Wait until no job has left anything and every node may be used."""
-        wait_for(lambda: not self.leftovers(), what=lambda: f"no leftovers: {self.leftovers()}")
+        self.wait_until_nothing_is_left()
         assert self.drained_nodes() == {}
 
     # --- Faults ---

@@ -147,7 +147,7 @@ def test_a_preempted_job_ends_as_natively(cluster, folder, sides, mode):
     assert seen["native"][0] == {"cancel": "PREEMPTED", "requeue": "COMPLETED"}[mode]
     assert any("PREEMPTED" in record for record in seen["native"][2])
     assert seen["sandboxed"] == seen["native"]
-    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
+    cluster.wait_until_nothing_is_left()
 
 
 def records(cluster, job_id):
@@ -173,7 +173,7 @@ def test_a_job_can_be_cancelled_at_any_moment(cluster, folder, sides):
             assert cluster.wait_job(job_id) == "CANCELLED"
             said = in_words(out.read_bytes()) if out.exists() else b""
             assert re.fullmatch(rb"(\S+ error: \*\*\* JOB .*\n)?", said)
-    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
+    cluster.wait_until_nothing_is_left()
     assert cluster.processes("sleep\0008765") == []
     assert cluster.drained_nodes() == {}
 
@@ -206,4 +206,4 @@ def test_a_node_that_fails_ends_the_job_as_natively(cluster, folder, sides):
         ends[kind] = state, cluster.job_field(job_id, "ExitCode")
     assert ends["native"][0] == "NODE_FAIL"
     assert ends["sandboxed"] == ends["native"]
-    cluster.wait_for(lambda: not cluster.leftovers(), what=lambda: str(cluster.leftovers()))
+    cluster.wait_until_nothing_is_left()

@@ -337,20 +337,11 @@ def test_supplementary_groups_give_access_inside(run, folder):
 
 
 def test_twenty_jobs_leave_nothing_behind(cluster, submit):
-    before = cluster.leftovers()  # of other clusters on this machine
     jobs = [submit(script(f"echo {index}; exit {index}\n")) for index in range(20)]
     ran = [Ended(cluster, *job) for job in jobs]
     assert [r.out for r in ran] == [b"%d\n" % index for index in range(20)]
     assert [r.exit_code for r in ran] == [f"{index}:0" for index in range(20)]
-    left = []
-
-    def is_clean():
-        left[:] = [thing for thing in cluster.leftovers() if thing not in before]
-        return not left
-
-    with contextlib.suppress(pytest.fail.Exception):
-        cluster.wait_for(is_clean)
-    assert left == []
+    cluster.wait_until_nothing_is_left()
 
 
 def test_every_task_of_an_array_runs(cluster, folder):

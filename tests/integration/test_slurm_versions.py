@@ -34,7 +34,7 @@ def test_a_sandboxed_job_ends_with_its_own_exit_code(cluster, job):
     assert ran.end == ("FAILED", "7:0")
     assert ran.out.startswith("alice\n")
     cluster.wait_for(lambda: cluster.accounting(ran.job_id).get("ExitCode") == "7:0")
-    cluster.wait_for(lambda: cluster.leftovers() == [])
+    cluster.wait_until_nothing_is_left()
 
 
 def test_the_request_travels_behind_the_users_own_extra(cluster, job):
@@ -71,7 +71,7 @@ def test_scancel_ends_every_process(cluster, job):
     cluster.scancel(running.job_id)
     assert running.wait() == "CANCELLED"
     assert cluster.processes("sleep\0985") == []
-    cluster.wait_for(lambda: cluster.leftovers() == [])
+    cluster.wait_until_nothing_is_left()
 
 
 def test_too_much_memory_is_slurms_out_of_memory(job):

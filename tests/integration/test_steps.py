@@ -60,12 +60,7 @@ def both(job):
 def _leaves_nothing(cluster):
     yield
     cluster.slurm("scancel", "--partition=main")
-    cluster.wait_for(lambda: not left_of_jobs(cluster), 60, "what the job left")
-
-
-def left_of_jobs(cluster):
-    # Not the sandboxes' cgroups: an empty one may be another cluster's.
-    return set(cluster.leftovers()) - set(cluster.sandbox_cgroups())
+    cluster.wait_until_nothing_is_left(60)
 
 
 _WAITING = "sh -c 'echo >ready; exec sleep 60'"
