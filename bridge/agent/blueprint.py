@@ -12,14 +12,13 @@ import shutil
 from pathlib import Path
 
 from bridge.agent import folders, shim
-from bridge.agent.job import JobRun
+from bridge.agent.job import JobRun, Request
 from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool, slurmd_script
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 from bridge.slurm.errand import KEPT
-from bridge.slurm.hostlist import expand_hostlist
 from bridge.slurm.jobs import NodeShare
 
 # As Docker's reference grammar; and no name that containers/image takes for a way to local files.
@@ -51,12 +50,12 @@ def runtime_of(job: JobRun, config: Config) -> str:
     return asked.runtime
 
 
-def sandbox_name(job: JobRun, node: str) -> str:
+def sandbox_name(request: Request, node: str) -> str:
     """Return the pod's name: a run and a node never share it with another."""
-    name = f"slurm-job-{job.run.job_id}"
-    if len(expand_hostlist(job.request.nodes)) > 1:
+    name = f"slurm-job-{request.run.job_id}"
+    if len(request.node_names) > 1:
         name += f"-{_NOT_IN_POD_NAMES.sub('-', node.lower())}"
-    return f"{name}-r{job.run.restart}" if job.run.restart else name
+    return f"{name}-r{request.run.restart}" if request.run.restart else name
 
 
 def specification(
@@ -76,7 +75,7 @@ def specification(
     spool = NodeSpool.of(config.agent.spool_dir, node)
     gpus = _gpus(variables.get("SLURM_JOB_GPUS", ""))
     return SandboxSpec(
-        name=sandbox_name(job, node),
+        name=sandbox_name(job.request, node),
         run=job.run,
         node=node,
         image=image,

@@ -4,6 +4,7 @@
 requeued, and the node drained first.
 """
 
+import errno
 import time
 from typing import Any
 
@@ -13,6 +14,18 @@ from bridge.agent.node_health import NodeHealth
 from bridge.agent.this_node import ThisNode
 from bridge.errors import NodeError, SbridgeError, TemporaryError
 
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+# Descriptors, memory, processes, ports: the agent's or the whole node's.
+_PASSING = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOBUFS,
+        errno.EADDRINUSE,
+    }
+)
 _REQUEUE_RETRY_S = 5.0
 # Told before it is done: Slurm then ends the steps, which would not be told any more.
 _ABOUT_TO_REQUEUE = "; asking Slurm to requeue the job"
@@ -34,7 +47,7 @@ class Failures:
 
     def fail(self, job: JobRun, blame: str, reason: str) -> None:
         """Have the job's steps fail on this node with a reason."""
-        self._log.info("sandbox_failed", run=str(job.run), blame=blame, reason=reason)
+        self._log.info("sandbox_failed", **job.labels, blame=blame, reason=reason)
         with job.lifecycle:
             if job.state.name == "accepted":  # it may have ended since
                 job.note(name="failed", blame=blame, reason=reason)
@@ -57,18 +70,18 @@ class Failures:
 
     def _drain(self, job: JobRun, error: NodeError) -> None:
         self._health.found_fault()
-        self._log.error("node_at_fault", run=str(job.run), node=self._node, reason=str(error))
+        self._log.error("node_at_fault", **job.labels, node=self._node, reason=str(error))
         try:
             self._slurm.drain(self._node, error.message)
         except TemporaryError as trouble:
-            self._log.error("node_not_drained", node=self._node, reason=str(trouble))
+            self._log.error("node_not_drained", **job.labels, node=self._node, reason=str(trouble))
 
     def _cannot_run(self, error: NodeError) -> str:
         return f"node {self._node} cannot run it ({error.message})"
 
     def break_gang(self, job: JobRun, blame: str, reason: str) -> None:
         """Have no step of the job enter, because of what another node told."""
-        self._log.info("gang_broken", run=str(job.run), blame=blame, reason=reason)
+        self._log.info("gang_broken", **job.labels, blame=blame, reason=reason)
         if blame in ("nobody", "node"):
             job.announce(reason + _ABOUT_TO_REQUEUE)
             reason += _MOVED if self._requeued(job) else _NOT_MOVED
@@ -90,11 +103,15 @@ class Failures:
             try:
                 return self._slurm.requeue(job.run.job_id)
             except TemporaryError as error:
-                self._log.warning("requeue_delayed", run=str(job.run), reason=str(error))
+                self._log.warning("requeue_delayed", **job.labels, reason=str(error))
                 job.cancelled.wait(_REQUEUE_RETRY_S)
         return True
 
 
-def refused_by_disk(error: OSError) -> NodeError:
-    """Return whose fault it is that a run's record cannot be written."""
-    return NodeError(f"its disk refuses the job's record: {error}")
+def fault_of(error: OSError) -> NodeError | TemporaryError:
+    """Return whose fault it is that a call for a run's sandbox or record failed."""
+    if error.errno in _OF_DISKS:
+        return NodeError(f"its disk refuses the job's record: {error}")
+    if error.errno in _PASSING:  # as other jobs end
+        return TemporaryError(f"the sbridge agent of this node lacks what it needs: {error}")
+    return NodeError(f"its system refuses what the job's sandbox needs: {error}")

@@ -5,11 +5,11 @@
 
 import threading
 
-from bridge.agent.failures import BUG, Failures, refused_by_disk
+from bridge.agent.failures import BUG, Failures, fault_of
 from bridge.agent.gang import Gang
 from bridge.agent.job import JobRun
 from bridge.agent.this_node import ThisNode
-from bridge.errors import TemporaryError
+from bridge.errors import NodeError, TemporaryError
 from bridge.job_spool import RunId
 
 
@@ -46,14 +46,20 @@ class Gathering:
                 job.say("the sandboxes of all nodes are ready")
                 address = told.address if self._has_host_network else ""
                 job.advance(gathered=True, master_addr=address, master_port=told.port)
-                self._log.info("gang_gathered", run=str(job.run), nodes=job.request.nodes)
+                self._log.info("gang_gathered", **job.labels, nodes=job.request.nodes)
         except TemporaryError as error:
-            self._failures.break_gang(job, "nobody", error.message)
+            self._break(job, error)
         except OSError as error:
-            self._failures.break_gang_for_node(job, refused_by_disk(error))
+            self._break(job, fault_of(error))
         except Exception:
             self._failures.break_gang(job, "sbridge", BUG)
             raise  # logged as the bug that it is
         finally:
             with self._lock:
                 self._under_way.discard(job.run)
+
+    def _break(self, job: JobRun, fault: NodeError | TemporaryError) -> None:
+        if isinstance(fault, NodeError):
+            self._failures.break_gang_for_node(job, fault)
+        else:
+            self._failures.break_gang(job, "nobody", fault.message)

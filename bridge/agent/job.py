@@ -74,12 +74,17 @@ class Request:
         return expand_hostlist(self.nodes)
 
     @property
+    def has_image(self) -> bool:
+        """Whether the job asked for a sandbox in words that can be read."""
+        try:
+            return bool(self.asked.image)
+        except PermanentError:
+            return False
+
+    @property
     def is_gang(self) -> bool:
         """Whether the job has sandboxes on several nodes, none of which is used before all are."""
-        try:
-            return len(self.node_names) > 1 and bool(self.asked.image)
-        except PermanentError:
-            return False  # every node refuses it
+        return len(self.node_names) > 1 and self.has_image  # else every node refuses it
 
     @property
     def nodes(self) -> str:
@@ -123,11 +128,17 @@ class JobRun:
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()
         self.lost = ""  # why the sandbox ended by itself, in the runtime's words
+        self.is_ending = False  # whether `lost` was looked for: from now on we end the sandbox
         self.lifecycle = threading.Lock()  # held while the sandbox is made or removed
 
     @property
     def run(self) -> RunId:
         return self.request.run
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a line of the log about this run names."""
+        return {"run": str(self.run), "sandbox": self.state.sandbox_name}
 
     @property
     def give_up_at(self) -> float:

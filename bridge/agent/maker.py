@@ -7,7 +7,7 @@ import threading
 import time
 
 from bridge.agent import blueprint, folders, rendezvous
-from bridge.agent.failures import BUG, Failures, refused_by_disk
+from bridge.agent.failures import BUG, Failures, fault_of
 from bridge.agent.forge import Forge
 from bridge.agent.gang import Gang
 from bridge.agent.job import JobRun
@@ -58,7 +58,7 @@ class Maker:
         backoff_s = _FIRST_BACKOFF_S
         while not job.cancelled.is_set():
             try:
-                self._make_once(job)
+                self._try(job)
                 return
             except NodeError as error:
                 if not job.cancelled.is_set():
@@ -69,12 +69,9 @@ class Maker:
                     self._failures.give_up(job, error)
                     return
                 job.say(f"{error.message}; trying again")
-                self._log.warning("sandbox_delayed", run=str(job.run), reason=str(error))
+                self._log.warning("sandbox_delayed", **job.labels, reason=str(error))
             except PermanentError as error:
                 self._failures.fail(job, "user", str(error))
-                return
-            except OSError as error:
-                self._failures.blame_node(job, refused_by_disk(error))
                 return
             except Exception:
                 self._failures.fail(job, "sbridge", BUG)
@@ -82,9 +79,15 @@ class Maker:
             job.cancelled.wait(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
 
+    def _try(self, job: JobRun) -> None:
+        try:
+            self._make_once(job)
+        except OSError as error:
+            raise fault_of(error) from error
+
     def _make_once(self, job: JobRun) -> None:
         started = time.monotonic()
-        self._make_durable(job)
+        job.make_durable()
         config = self._node.config
         name = blueprint.runtime_of(job, config)
         if name == "host":
@@ -110,18 +113,10 @@ class Maker:
         self._health.made_sandbox()
         self._log.info(
             "sandbox_ready",
-            run=str(job.run),
-            sandbox=spec.name,
+            **job.labels,
             image=spec.image,
             duration_s=round(time.monotonic() - started, 3),
         )
-
-    @staticmethod
-    def _make_durable(job: JobRun) -> None:
-        try:
-            job.make_durable()
-        except OSError as error:
-            raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error
 
     def _share_of(self, job: JobRun) -> NodeShare:
         told = self._node.slurm.job(job.run.job_id)
@@ -132,7 +127,7 @@ class Maker:
 
     def _fit(self, sandbox: Sandbox, job: JobRun) -> None:
         for failure in fittings.fit(sandbox):
-            self._log.warning("sandbox_not_fitted", run=str(job.run), reason=failure)
+            self._log.warning("sandbox_not_fitted", **job.labels, reason=failure)
 
     def _reserve_rendezvous(self, job: JobRun) -> None:
         """Choose on the first node where the job's tasks meet."""

@@ -152,20 +152,20 @@ class Publisher:
             if not result.get("more"):
                 self._mirrored[str(job.run)] = sizes
         else:
-            self._log.warning("mirror_delayed", run=str(job.run), reason=result.get("reason"))
+            self._log.warning("mirror_delayed", **job.labels, reason=result.get("reason"))
 
     def _publish(self, job: JobRun) -> None:
         started = time.monotonic()
         if not self._is_ours(job) and _has_outputs(job):
             # Only the batch host publishes yet: what another node has must not be lost.
-            self._log.warning("outputs_kept", run=str(job.run), folder=str(job.spool.outputs))
+            self._log.warning("outputs_kept", **job.labels, folder=str(job.spool.outputs))
             return
         if self._is_ours(job):
             outcome = self._publish_until_done(job)
             self._log.log(
                 logging.INFO if outcome == "published" else logging.ERROR,
                 f"results_{outcome}",
-                run=str(job.run),
+                **job.labels,
                 folder=job.state.results_folder,
                 duration_s=round(time.monotonic() - started, 3),
             )
@@ -180,7 +180,7 @@ class Publisher:
             except TemporaryError as error:
                 result = {"ok": False, "retry": True, "reason": str(error)}
             except Exception as error:  # noqa: BLE001 - a bug; the results wait for its mending
-                self._log.error("publication_crashed", run=str(job.run), exc_info=error)
+                self._log.error("publication_crashed", **job.labels, exc_info=error)
                 result = {"ok": False, "retry": True, "reason": f"unexpected: {error!r}"}
             self._remember_folder(job, result)
             if result.get("ok"):
@@ -189,7 +189,7 @@ class Publisher:
                 return "lost"
             if result.get("reason") != reason:
                 reason = str(result.get("reason"))
-                self._log.warning("results_delayed", run=str(job.run), reason=reason)
+                self._log.warning("results_delayed", **job.labels, reason=reason)
             time.sleep(self._config.results.retry_s)
 
     def _is_ours(self, job: JobRun) -> bool:
@@ -259,7 +259,7 @@ class Publisher:
             remove = ["rm", "-rf", "--one-file-system", "--", str(job.spool.root)]
             command.run(_aside(remove), timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
-            self._log.error("spool_folder_stays", run=str(job.run), reason=str(error))
+            self._log.error("spool_folder_stays", **job.labels, reason=str(error))
         self._mirrored.pop(str(job.run), None)
         self._runs.forget(job)
 

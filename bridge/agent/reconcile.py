@@ -7,52 +7,79 @@ begins in between is never taken for gone.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from bridge.agent.job import JobRun
 from bridge.agent.node_health import NodeHealth
+from bridge.agent.runtimes import Runtimes
 from bridge.agent.sandboxes import Sandboxes
 from bridge.errors import NodeError, TemporaryError
+from bridge.runtimes.sandbox import Runtime
 from bridge.slurm.jobs import SlurmControl
 
 _NAME = re.compile(r"slurm-job-(\d+)(?:-|$)")
 
 
+class _Round:
+    """One comparison: what of it cannot be done is logged, and keeps nothing else back."""
+
+    def __init__(self, log: Any) -> None:
+        self.log = log
+        self.is_complete = True
+
+    def do(self, work: Callable[[], None], **facts: Any) -> bool:
+        """Do one part; `facts` name in the log what it is about. Returns whether it is done."""
+        try:
+            work()
+            return True
+        except TemporaryError as error:
+            self.log.warning("reconcile_delayed", **facts, reason=str(error))
+        except NodeError as error:
+            self.log.error("reconcile_failed", **facts, reason=str(error))
+        except Exception as error:  # a bug about one run; the others must be looked at
+            self.log.error("reconcile_crashed", **facts, exc_info=error)
+        self.is_complete = False
+        return False
+
+
 def reconcile(sandboxes: Sandboxes, slurm: SlurmControl, node: str, log: Any) -> bool:
-    """Compare once; returns whether Slurm and the runtimes could be asked."""
-    runs = [job for job in sandboxes.runs.all() if job.state.name != "finished"]
-    # Each on its own: a Kubernetes that is away keeps no node from being resumed.
-    rounds: tuple[Callable[[], None], ...] = (
-        lambda: _compare(sandboxes, slurm, node, runs, log),
-        lambda: _remove_strays(sandboxes, slurm, log),
-        lambda: _resume_if_sound(sandboxes.health, slurm, node, log),
-        sandboxes.gang.remind,
-        sandboxes.runs.remove_remains,
-    )
-    done = [_done(each, log) for each in rounds]
-    return all(done)
+    """Compare once; returns whether all could be asked, and done."""
+    runs = _unfinished(sandboxes)
+    this = _Round(log)
+    this.do(lambda: _compare(this, sandboxes, slurm, node, runs))
+    this.do(lambda: _remove_strays(this, sandboxes, slurm))
+    # A Kubernetes that is away keeps no node from being resumed.
+    this.do(lambda: _resume_if_sound(sandboxes.health, slurm, node, log))
+    this.do(sandboxes.gang.remind)
+    this.do(sandboxes.runs.remove_remains)
+    return this.is_complete
 
 
-def _done(work: Callable[[], None], log: Any) -> bool:
-    """Whether what was to be asked could be asked; what could not is logged."""
-    try:
-        work()
-    except TemporaryError as error:
-        log.warning("reconcile_delayed", reason=str(error))
-        return False
-    except NodeError as error:
-        log.error("reconcile_failed", reason=str(error))
-        return False
-    return True
+def _unfinished(sandboxes: Sandboxes) -> list[JobRun]:
+    return [job for job in sandboxes.runs.all() if job.state.name != "finished"]
 
 
 def _compare(
-    sandboxes: Sandboxes, slurm: SlurmControl, node: str, runs: list[JobRun], log: Any
+    this: _Round, sandboxes: Sandboxes, slurm: SlurmControl, node: str, runs: list[JobRun]
 ) -> None:
-    names = sandboxes.runtimes.names()
+    found = _found(this, sandboxes.runtimes)
     jobs = slurm.jobs_on(node)
-    _end_lost_runs(sandboxes, runs, jobs, log)
-    _remove_orphans(sandboxes, names, jobs, log)
+    _end_lost_runs(this, sandboxes, runs, jobs)
+    owned = {job.state.sandbox_name for job in (*runs, *_unfinished(sandboxes))}
+    _remove_orphans(this, [(runtime, name) for runtime, name in found if name not in owned], jobs)
+
+
+def _found(this: _Round, runtimes: Runtimes) -> list[tuple[Runtime, str]]:
+    """Return the sandboxes that are there, of each runtime that could be asked."""
+    found: list[tuple[Runtime, str]] = []
+
+    def look(runtime: str) -> None:
+        found.extend((runtimes[runtime], name) for name in sorted(runtimes.names(runtime)))
+
+    for runtime in runtimes.known():
+        this.do(partial(look, runtime), runtime=runtime)
+    return found
 
 
 def _resume_if_sound(health: NodeHealth, slurm: SlurmControl, node: str, log: Any) -> None:
@@ -71,29 +98,33 @@ def _resume_if_sound(health: NodeHealth, slurm: SlurmControl, node: str, log: An
     health.settle()
 
 
-def _end_lost_runs(sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int], log: Any) -> None:
+def _end_lost_runs(this: _Round, sandboxes: Sandboxes, runs: list[JobRun], jobs: set[int]) -> None:
     for job in runs:
         restarted = job is not sandboxes.runs.latest(job.run.job_id)
         if job.run.job_id in jobs and not restarted:
             continue
-        log.info("run_lost", run=str(job.run))
-        sandboxes.end(job, dict(job.request.variables))
+        this.log.info("run_lost", **job.labels)
+        told = job.state.finish or dict(job.request.variables)
+        this.do(partial(sandboxes.end, job, told), **job.labels)
 
 
-def _remove_orphans(sandboxes: Sandboxes, names: set[str], jobs: set[int], log: Any) -> None:
-    owned = {job.state.sandbox_name for job in sandboxes.runs.all() if job.state.name != "finished"}
-    for name in names - owned:
+def _remove_orphans(this: _Round, found: list[tuple[Runtime, str]], jobs: set[int]) -> None:
+    """Remove the sandboxes that no run owns and whose jobs are gone."""
+    for runtime, name in found:
         match = _NAME.match(name)
-        if match and int(match[1]) not in jobs:
-            sandboxes.runtimes.remove_orphan(name)
-            log.info("orphan_removed", sandbox=name)
+        if not match or int(match[1]) in jobs:
+            continue
+        facts: dict[str, Any] = {"job_id": int(match[1]), "sandbox": name}
+        if this.do(partial(runtime.remove, name, None), **facts):
+            this.log.info("orphan_removed", **facts)
 
 
-def _remove_strays(sandboxes: Sandboxes, slurm: SlurmControl, log: Any) -> None:
+def _remove_strays(this: _Round, sandboxes: Sandboxes, slurm: SlurmControl) -> None:
     """Remove what a dead node's agent left, once Slurm said that its job is over."""
     for runtime, name in sandboxes.runtimes.strays():
         match = _NAME.match(name)
         job = slurm.job(int(match[1])) if match else None
         if match and (job is None or job.is_over):
-            runtime.remove_stray(name)
-            log.info("stray_removed", sandbox=name)
+            facts: dict[str, Any] = {"job_id": int(match[1]), "sandbox": name}
+            if this.do(partial(runtime.remove_stray, name), **facts):
+                this.log.info("stray_removed", **facts)

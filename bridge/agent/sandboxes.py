@@ -11,8 +11,10 @@ Nothing here touches the NAS.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from bridge.agent import blueprint
 from bridge.agent.failures import Failures
 from bridge.agent.forge import Forge
 from bridge.agent.gang import Gang
@@ -24,7 +26,10 @@ from bridge.agent.runs import Runs
 from bridge.agent.runtimes import Runtimes
 from bridge.agent.this_node import ThisNode
 from bridge.config import Config
+from bridge.errors import NodeError
+from bridge.job_spool import RunId
 from bridge.request import find
+from bridge.runtimes.sandbox import Runtime, Sandbox
 from bridge.slurm.jobs import SlurmControl
 
 
@@ -59,7 +64,7 @@ class Sandboxes:
             if job.state.sandbox_name != name or job.state.name != "ready":
                 continue
             if not job.cancelled.is_set() and not job.lost:
-                self._log.warning("sandbox_lost", run=str(job.run), sandbox=name, reason=why)
+                self._log.warning("sandbox_lost", **job.labels, reason=why)
                 job.lose(why)
 
     def resume_work(self) -> None:
@@ -99,34 +104,76 @@ class Sandboxes:
         """Free this node of the job; returns when its sandbox is gone.
 
         Ends every run of the job up to the given one: slurmctld may count a requeue before
-        or after it runs the Epilog. Raises `NodeError` when a sandbox stays.
+        or after it runs the Epilog. Raises `NodeError` when a sandbox stays, or its end cannot
+        be recorded.
         """
         request = Request.of(variables)
         runs = self.runs.of_job(request.run.job_id)
+        self._remove_unrecorded(request, {job.run for job in runs})
         due = [job for job in runs if job.run <= request.run]
         if not runs and request.is_nas_job:
             due = [self.runs.record(request)[0]]  # Epilog without Prolog: results are still due
         for job in due:
             self.end(job, variables)
 
+    def _remove_unrecorded(self, request: Request, recorded: set[RunId]) -> None:
+        """Remove the sandbox of a run whose record could not be read; there rarely is one."""
+        if not request.has_image or request.run in recorded:
+            return
+        for restart in {request.run.restart, max(request.run.restart - 1, 0)}:  # see `finish`
+            run = RunId(request.run.job_id, restart)
+            if run in recorded:
+                continue
+            name = blueprint.sandbox_name(replace(request, run=run), self.node.name)
+            self._log.info("run_unrecorded", run=str(run), sandbox=name)
+            for runtime in self.runtimes.in_use:
+                _free(runtime, name, None)
+
     def end(self, job: JobRun, variables: dict[str, str]) -> None:
-        """Remove the run's sandbox and hand the run to publication; twice is fine."""
+        """Remove the run's sandbox and hand the run to publication; twice is fine.
+
+        Raises `NodeError` when the sandbox stays or its end cannot be recorded.
+        """
         job.cancelled.set()
         with job.lifecycle:
             if job.state.name == "finished":
                 return
             started = time.monotonic()
-            if job.is_lost():
+            if not job.is_ending and job.is_lost():
                 job.warn(f"its sandbox ended before the job: {job.lost or NOBODY_TOLD}")
-            if job.state.sandbox_name:
-                runtime = self.runtimes[job.state.runtime]
-                runtime.remove(job.state.sandbox_name, job.state.sandbox)
-            job.advance(name="finished", finish=variables, sandbox=None)
+            job.is_ending = True
+            self._remove(job)
+            _close(job, variables)
         self.gang.withdraw(job.run)
-        self._log.info(
-            "sandbox_removed",
-            run=str(job.run),
-            sandbox=job.state.sandbox_name,
-            duration_s=round(time.monotonic() - started, 3),
-        )
+        duration_s = round(time.monotonic() - started, 3)
+        self._log.info("sandbox_removed", **job.labels, duration_s=duration_s)
         self._on_finished(job)
+
+    def _remove(self, job: JobRun) -> None:
+        name = job.state.sandbox_name
+        if not name:
+            return
+        try:
+            runtime = self.runtimes[job.state.runtime]
+        except NodeError as error:
+            raise NodeError(f"sandbox {name} cannot be removed: {error.message}") from error
+        _free(runtime, name, job.state.sandbox)
+
+
+def _free(runtime: Runtime, name: str, sandbox: Sandbox | None) -> None:
+    try:
+        runtime.remove(name, sandbox)
+    except OSError as error:
+        raise NodeError(f"sandbox {name} cannot be removed: {error}") from error
+
+
+def _close(job: JobRun, variables: dict[str, str]) -> None:
+    """Record that the run is over; raises `NodeError` when the disk does not take it.
+
+    Its results are published once it has: `reconcile` ends the run again until then.
+    """
+    try:
+        job.advance(name="finished", finish=variables, sandbox=None)
+    except OSError as error:
+        job.note(finish=variables)  # what the Epilog said is not said again
+        raise NodeError(f"{job.spool.root} cannot be written: {error.strerror}") from error

@@ -125,6 +125,7 @@ class Server:
 
     def _hook(self, message: wire.Message) -> wire.Message:
         variables = {key: value.decode("utf-8", "replace") for key, value in message.fields}
+        log = self._log.bind(kind=message.kind, job_id=variables.get("SLURM_JOB_ID"))
         started = time.monotonic()
         try:
             if message.kind == "prepare":
@@ -133,13 +134,13 @@ class Server:
                 self._sandboxes.finish(variables)
         except NodeError as error:
             self._sandboxes.health.found_fault()
-            self._log.error("hook_failed", kind=message.kind, reason=str(error))
+            log.error("hook_failed", reason=str(error))
             return wire.Message("failed", [("text", os.fsencode(error.message))])
         except SbridgeError as error:
-            self._log.warning("hook_ignored", kind=message.kind, reason=str(error))
-        except Exception as error:  # noqa: BLE001 - a bug about one job is not this node's fault
-            self._log.error("hook_crashed", kind=message.kind, exc_info=error)
-        self._log.debug("hook_answered", kind=message.kind, duration_s=time.monotonic() - started)
+            log.warning("hook_ignored", reason=str(error))
+        except Exception as error:  # a bug about one job is not this node's fault
+            log.error("hook_crashed", exc_info=error)
+        log.debug("hook_answered", duration_s=time.monotonic() - started)
         return wire.Message("ok")
 
 

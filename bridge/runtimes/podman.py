@@ -17,7 +17,14 @@ from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool
 from bridge.runtimes import complaint, first_process, image_variables, manifest
-from bridge.runtimes.sandbox import Sandbox, SandboxSpec, UserError, Waiter, ended_at_once
+from bridge.runtimes.sandbox import (
+    NotInstalledError,
+    Sandbox,
+    SandboxSpec,
+    UserError,
+    Waiter,
+    ended_at_once,
+)
 
 _PULL_TIMEOUT_S = 24 * 3600.0
 _CONMON_TIMEOUT_S = 5.0
@@ -190,8 +197,9 @@ class PodmanRuntime:
         try:
             text = self._podman("pod", "ps", "--filter", label, "--format", "{{.Name}}")
         except CommandError as error:
-            reason = complaint.reason(error)
-            raise TemporaryError(f"podman could not be asked: {reason}") from error
+            is_missing = isinstance(error.__cause__, FileNotFoundError)
+            kind = NotInstalledError if is_missing else TemporaryError
+            raise kind(f"podman could not be asked: {complaint.reason(error)}") from error
         return set(text.split())
 
     def strays(self) -> set[str]:

@@ -84,6 +84,10 @@ class HostEntry:
     """The step has no namespaces to join: it becomes its interpreter where it stands."""
 
 
+class NotInstalledError(TemporaryError):
+    """The runtime's program is not on this node."""
+
+
 class UserError(PermanentError):
     """The sandbox cannot be made because of what the job asked for; fail the job at once."""
 

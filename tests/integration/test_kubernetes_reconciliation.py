@@ -149,6 +149,21 @@ def test_what_a_dead_nodes_agent_left_is_removed_by_another_once_its_job_is_over
     assert ran.let_go() == Held.WENT_ON
 
 
+def test_what_jobs_may_not_have_any_more_is_ended_and_removed_all_the_same(cluster, held):
+    node = cluster.nodes[0]
+    ran = held(ALPINE, f"--nodelist={node}").wait_to_run()
+    often = f"agent.reconcile_interval_s={INTERVAL_S}"
+    cluster.up_with(often, 'agent.runtime="podman"', 'agent.allowed_runtimes=["podman"]')
+    try:
+        orphan = cluster.create_pod(node, UNKNOWN)
+        wait_until_gone(cluster, orphan)
+        assert cluster.sandboxes() == [f"slurm-job-{ran.ran.job_id}"]
+        assert ran.let_go() == Held.WENT_ON
+        cluster.wait_until_clean()
+    finally:
+        cluster.up_with(often)
+
+
 # --- Changes that no watch saw --------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ def config(tmp_path, **sandbox):
     ],
 )
 def test_no_two_runs_or_nodes_share_a_sandbox_name(tmp_path, variables, name):
-    assert blueprint.sandbox_name(job(tmp_path, **variables), "n1") == name
+    assert blueprint.sandbox_name(job(tmp_path, **variables).request, "n1") == name
 
 
 def test_a_runtime_that_the_site_does_not_offer_is_the_users_error(tmp_path):

@@ -80,6 +80,20 @@ def test_a_gang_whose_record_the_disk_does_not_take_is_requeued_and_the_node_dra
     assert "No space left on device" in reason
 
 
+def test_a_gang_of_an_agent_without_descriptors_is_requeued_and_the_node_not_drained(
+    slurm, gather, monkeypatch
+):
+    def write(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    job, run = gather(Gathered(address="10.0.0.1", port=4000))
+    monkeypatch.setattr(job, "advance", write)
+    run()
+    assert job.state.blame == "nobody"
+    assert "Too many open files" in job.state.reason
+    assert (slurm.requeued, slurm.drained) == ([7], [])
+
+
 def test_a_bug_while_a_gang_gathers_ends_its_steps(slurm, gather):
     job, run = gather(KeyError("n2"))
     with pytest.raises(KeyError):

@@ -1,35 +1,20 @@
-"""Which drains the agent takes back, and when."""
+"""Which drains the agent takes back, and when; what it ends that has no job any more."""
 
+import os
 import shutil
 
 import pytest
 
+from bridge.agent.job import Request
 from bridge.agent.node_health import NodeHealth
 from bridge.agent.reconcile import reconcile
 from bridge.agent.sandboxes import Sandboxes
-from bridge.config import Agent, Config
-from bridge.errors import TemporaryError
+from bridge.config import Agent, Config, Podman
+from bridge.errors import NodeError, TemporaryError
 from bridge.runtimes.host import HostRuntime
 from bridge.slurm.jobs import SlurmControl
 
 OURS = "sbridge: podman cannot start x"
-
-
-class Log:
-    """Keeps the names of events."""
-
-    def __init__(self):
-        self.events = []
-
-    def _note(self, event, **_):
-        self.events.append(event)
-
-    debug = info = warning = error = _note
-
-
-@pytest.fixture
-def log():
-    return Log()
 
 
 @pytest.fixture
@@ -40,10 +25,27 @@ def control(slurm):
 @pytest.fixture
 def sandboxes(tmp_path, control, log, clock):
     agent = Agent(spool_dir=tmp_path, runtime="host", allowed_runtimes=("host",))
-    made = Sandboxes(Config(agent=agent), "n1", control, None, log, lambda job: None)
+    config = Config(agent=agent, podman=Podman(command=str(tmp_path / "no-podman")))
+    made = Sandboxes(config, "n1", control, None, log, lambda job: None)
     made.health = NodeHealth(made.node.spool, [HostRuntime()], clock)
     made.node.spool.jobs.mkdir(parents=True)
+    made.node.spool.out_links.mkdir()
     return made
+
+
+@pytest.fixture
+def has_run(sandboxes):
+    """Give this node a run with a sandbox, of a job that Slurm does not know."""
+
+    def has_run(job_id, runtime, **state):
+        names = ("SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_JOB_GID")
+        ids = (job_id, os.getuid(), os.getgid())
+        job, _ = sandboxes.runs.record(Request.of(dict(zip(names, map(str, ids), strict=True))))
+        name = f"slurm-job-{job_id}"
+        job.advance(name="ready", runtime=runtime, sandbox_name=name, **state)
+        return job
+
+    return has_run
 
 
 @pytest.fixture
@@ -160,3 +162,97 @@ def test_a_runtime_that_cannot_be_asked_keeps_no_node_from_being_resumed(
     assert not reconcile(sandboxes, control, "n1", log)
     assert told() == RESUMED
     assert log.events == ["reconcile_delayed", "node_resumed"]
+
+
+# --- What has no job ---
+
+
+def knows(sandboxes, **runtimes):
+    sandboxes.runtimes._known.update(runtimes)
+
+
+def test_an_orphan_is_removed_where_podman_is_neither_installed_nor_configured(
+    sandboxes, control, log, drained, pods
+):
+    drained(OURS, state="IDLE")
+    cluster = pods("slurm-job-7", "slurm-job-8-n1-r2", "somebody-elses")
+    knows(sandboxes, kubernetes=cluster)
+    assert reconcile(sandboxes, control, "n1", log)
+    assert cluster.there == {"somebody-elses"}
+    assert log.lines == [
+        ("orphan_removed", {"job_id": 7, "sandbox": "slurm-job-7"}),
+        ("orphan_removed", {"job_id": 8, "sandbox": "slurm-job-8-n1-r2"}),
+    ]
+
+
+def test_a_runtime_that_cannot_be_asked_keeps_no_orphan_of_another(
+    sandboxes, control, log, drained, pods
+):
+    drained(OURS, state="IDLE")
+    cluster = pods("slurm-job-7")
+    knows(sandboxes, podman=pods(away="it does not answer"), kubernetes=cluster)
+    sandboxes.runtimes._allowed.add("podman")
+    assert not reconcile(sandboxes, control, "n1", log)
+    assert cluster.there == set()
+    assert log.events == ["reconcile_delayed", "orphan_removed"]
+
+
+def test_an_orphan_that_stays_keeps_no_other_one(sandboxes, control, log, drained, pods):
+    drained(OURS, state="IDLE")
+    cluster = pods("slurm-job-7", "slurm-job-8", stuck={"slurm-job-7"})
+    knows(sandboxes, kubernetes=cluster)
+    assert not reconcile(sandboxes, control, "n1", log)
+    assert cluster.there == {"slurm-job-7"}
+    assert log.events == ["reconcile_failed", "orphan_removed"]
+
+
+def test_a_lost_run_that_cannot_be_ended_keeps_no_later_one_and_no_orphan(
+    sandboxes, control, log, drained, pods, has_run
+):
+    drained(OURS, state="IDLE")
+    names = ("slurm-job-7", "slurm-job-8", "slurm-job-9", "slurm-job-10")
+    cluster = pods(*names, stuck={"slurm-job-7"}, broken={"slurm-job-8"})
+    knows(sandboxes, kubernetes=cluster)
+    for job_id in (7, 8, 9):
+        has_run(job_id, "kubernetes")
+    assert not reconcile(sandboxes, control, "n1", log)
+    assert cluster.there == {"slurm-job-7", "slurm-job-8"}
+    failed = {"run": "7.0", "sandbox": "slurm-job-7"}
+    assert ("reconcile_failed", {**failed, "reason": "slurm-job-7 stays"}) in log.lines
+    assert log.events == [
+        *("run_lost", "reconcile_failed"),
+        *("run_lost", "reconcile_crashed"),
+        *("run_lost", "sandbox_removed"),
+        "orphan_removed",
+    ]
+
+
+def test_a_lost_run_of_a_runtime_without_access_is_said_and_kept(
+    sandboxes, control, log, drained, has_run
+):
+    drained(OURS, state="IDLE")
+    job = has_run(7, "kubernetes")
+    assert not reconcile(sandboxes, control, "n1", log)
+    assert job.state.name == "ready"
+    ((_, facts),) = [line for line in log.lines if line[0] == "reconcile_failed"]
+    assert facts["run"] == "7.0"
+    assert (
+        "sandbox slurm-job-7 cannot be removed: nothing configures runtime kubernetes"
+        in (facts["reason"])
+    )
+
+
+def test_a_run_that_the_full_disk_kept_from_its_end_ends_with_what_the_epilog_said(
+    sandboxes, control, log, drained, pods, has_run, full_disk
+):
+    drained(OURS, state="IDLE")
+    job = has_run(7, "kubernetes")
+    knows(sandboxes, kubernetes=pods("slurm-job-7"))
+    said = {**job.request.variables, "SLURM_JOB_EXIT_CODE": "256"}
+    with full_disk(), pytest.raises(NodeError, match=r"7\.0 cannot be written: No space left"):
+        sandboxes.finish(said)
+    assert job.state.name == "ready"
+    assert reconcile(sandboxes, control, "n1", log)
+    assert job.state.name == "finished"
+    assert job.state.finish == said
+    assert not job.spool.warnings.exists()

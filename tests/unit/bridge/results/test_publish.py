@@ -440,21 +440,24 @@ def test_a_failure_or_crash_at_any_step_is_made_good_by_the_next_try(
     site.write("outputs/a", b"a" * 2_500_000)
     site.write("outputs/folder/b", b"b")
     site.write("outputs/folder/empty", b"")
-    reasons = set()
+    answers = []
     for step in range(1, 1000):
         answer = sabotaged(site, step, strike)
         assert_nothing_half(site)
-        if answer != "died 9":
-            if answer["ok"] and not answer["skipped"]:  # EIO of the job's own file is a remark
-                assert step > 60, "the sabotage did not reach the steps"
-                break
-            reasons.add(answer.get("reason", ""))
+        if answer != "died 9" and answer["ok"] and not answer["skipped"]:
+            assert step > 60, "the sabotage did not reach the steps"
+            break
+        answers.append(answer)
         assert site.publish()["ok"] is True
         site.assert_complete()
         subprocess.run(["rm", "-rf", str(site.folder)], check=True)
     else:
         pytest.fail("never got through")
-    assert all("input/output error (EIO)" in reason for reason in reasons if reason)
+    # EIO of the job's own file is a remark.
+    refused = [answer for answer in answers if answer == "died 9" or not answer["ok"]]
+    assert len(refused) > 30
+    if strike is fail:
+        assert all("input/output error (EIO)" in answer["reason"] for answer in refused)
 
 
 def test_tries_that_each_get_one_step_further_come_to_an_end(site: Site) -> None:
