@@ -390,6 +390,11 @@ def _cgroup_processes(path: str) -> set[int]:
     return found
 
 
+def cgroup_mount(controllers: str) -> Path | None:
+    """Return where the hierarchy of these controllers ("" for v2) is mounted, if it is."""
+    return _mount_of(controllers, cgroup_mounts())
+
+
 def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
     if not controllers:
         return mounts.get("")
