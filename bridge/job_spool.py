@@ -109,10 +109,6 @@ class NodeSpool:
         return self.root / "share"
 
     @property
-    def key(self) -> Path:
-        return self.root / "key"
-
-    @property
     def out_links(self) -> Path:
         """The same for all nodes of one host; no node name begins with a dot."""
         return self.root.parent / ".out"

@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import signal
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,11 @@ _MS_REC = 0x4000
 _MS_PRIVATE = 1 << 18
 _OPEN_TREE = 428  # these two have one number on all of today's architectures
 _MOVE_MOUNT = 429
+_MOUNT_SETATTR = 442
 _OPEN_TREE_CLONE = 1
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -61,6 +66,25 @@ def open_tree(path: str) -> int:
     """Return a mount of the file at `path` that is nowhere yet (open_tree(2), OPEN_TREE_CLONE)."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree")
+
+
+def open_trees(path: bytes, *, read_only: bool) -> int:
+    """Return what is mounted at and below the folder `path`, which is nowhere yet.
+
+    Nothing that is mounted here or there later is seen there or here.
+    """
+    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
+    tree = _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, path, flags), "open_tree")
+    # struct mount_attr: what to set, what to clear, propagation, user namespace
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY if read_only else 0, 0, _MS_PRIVATE, 0)
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    try:
+        size = ctypes.c_size_t(len(attributes))
+        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", flags, attributes, size), "mount_setattr")
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
 
 
 def move_mount(tree: int, target: bytes) -> None:
@@ -388,6 +412,11 @@ def _cgroup_processes(path: str) -> set[int]:
             with contextlib.suppress(OSError):
                 found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
     return found
+
+
+def cgroup_mount(controllers: str) -> Path | None:
+    """Return where the hierarchy of these controllers ("" for v2) is mounted, if it is."""
+    return _mount_of(controllers, cgroup_mounts())
 
 
 def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from bridge.agent import folders, shim
+from bridge.agent import shim
 from bridge.agent.job import JobRun, Request
 from bridge.config import GPU_INDEX, Config
 from bridge.durable import write_atomically
@@ -92,7 +92,6 @@ def specification(
         gpus=gpus,
         devices=_devices(config.sandbox.gpu_devices, gpus),
         folders=_folders(job.spool, config, slurmd_spool),
-        aside=folders.aside(spool, job.run),
     )
 
 
@@ -158,7 +157,6 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
     draft.chmod(0o755)
     draft.rename(spool.share / "init")
     shim.furnish(spool.share)
-    folders.make_key(spool)
 
 
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:

@@ -1,56 +1,27 @@
-"""The node's folders in a sandbox: mounted aside by the container runtime, then put in place.
+"""The node's folders in a sandbox: put in place by a child of the forge, not by the runtime.
 
 An image may hold a link where the runtime is about to make a file, a folder or a device, and so
-lead it, as root, into whatever is mounted by then. So the runtime mounts the node's folders
-below a name that no image can know, and a child of the forge moves them from there. Before it
-moves the first, it has found or made all their places, in the image's own files: no link leads
-into a folder of the node until nothing is made any more.
+lead it, as root, into whatever is mounted by then. So nothing is while the runtime is at work:
+the child takes the mounts along into the running sandbox. Before it moves the first, it has found
+or made all their places, in the image's own files: no link leads into a folder of the node until
+nothing is made any more.
 """
 
 import errno
-import hashlib
-import hmac
 import os
-import secrets
 import socket
 import sys
 
 from bridge import kernel, wire
 from bridge.agent.forge import Forge
-from bridge.durable import write_atomically
 from bridge.errors import TemporaryError
-from bridge.job_spool import NodeSpool, RunId
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DEVICES = b"/dev"
-_KEY_BYTES = 32
 _TIMEOUT_S = 30.0
 # What an image's own files and links bring about, where a folder must be.
 _OF_IMAGES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENAMETOOLONG})
-
-
-def make_key(spool: NodeSpool) -> None:
-    """Make the secret that `aside` comes of, once for a node."""
-    if not spool.key.exists():
-        write_atomically(spool.key, secrets.token_bytes(_KEY_BYTES))
-
-
-def aside(spool: NodeSpool, run: RunId) -> str:
-    """Return where the runtime mounts a run's folders: always the same, as far as root knows."""
-    try:
-        key = spool.key.read_bytes()
-    except OSError:  # not on the node itself, or not root: nothing will be made of it
-        key = secrets.token_bytes(_KEY_BYTES)
-    return f"/sbridge-{hmac.digest(key, str(run).encode(), hashlib.sha256).hex()[:32]}"
-
-
-def outermost(folders: tuple[Mount, ...]) -> list[str]:
-    """Return the places of those folders that are in no other one, which takes them along."""
-    targets = sorted({folder.target.rstrip("/") for folder in folders})
-    return [
-        target for target in targets if not any(target.startswith(f"{other}/") for other in targets)
-    ]
 
 
 def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
@@ -63,8 +34,11 @@ def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
     with ours:
         with theirs:
             init = _open_init(sandbox)
-            fields: wire.Fields = [("aside", os.fsencode(spec.aside))]
-            fields += [("target", os.fsencode(target)) for target in outermost(spec.folders)]
+            fields: wire.Fields = []
+            for folder in sorted(spec.folders, key=_target):
+                fields.append(("source", os.fsencode(folder.source)))
+                fields.append(("target", os.fsencode(_target(folder))))
+                fields.append(("read_only", b"1" if folder.read_only else b"0"))
             try:
                 forge.send(wire.Message("place", fields), [theirs.fileno(), init])
             finally:
@@ -82,6 +56,10 @@ def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
     if int(answer.first("errno")) in _OF_IMAGES:
         raise UserError(f"the sandbox with image {spec.image} cannot be made: {text}")
     raise TemporaryError(f"the folders of sandbox {sandbox.name}: {text}")
+
+
+def _target(folder: Mount) -> str:
+    return folder.target.rstrip("/")
 
 
 def _open_init(sandbox: Sandbox) -> int:
@@ -102,19 +80,38 @@ def _open_init(sandbox: Sandbox) -> int:
 def serve(message: wire.Message, descriptors: list[int]) -> None:
     """Handle the agent's `place` in a child of the forge."""
     connection, init = socket.socket(fileno=descriptors[0]), descriptors[1]
+    targets = message.every("target")
     with connection:
         try:
-            _move(message.first("aside"), message.every("target"), init)
+            trees = _take(message.every("source"), message.every("read_only"))
+        except OSError as error:
+            wire.send(connection, _failure(0, "cannot be mounted", error))
+            return
+        try:
+            _move(trees, targets, init)
             answer = wire.Message("placed")
         except OSError as error:
-            what = os.fsdecode(error.filename or b"")
-            text = os.fsencode(f"{what} must be a folder there: {error.strerror}")
-            fields: wire.Fields = [("errno", b"%d" % (error.errno or 0)), ("text", text)]
-            answer = wire.Message("failed", fields)
+            answer = _failure(error.errno or 0, "must be a folder there", error)
         wire.send(connection, answer)
 
 
-def _move(aside: bytes, targets: list[bytes], init: int) -> None:
+def _failure(number: int, what: str, error: OSError) -> wire.Message:
+    text = os.fsencode(f"{os.fsdecode(error.filename or b'')} {what}: {error.strerror}")
+    return wire.Message("failed", [("errno", b"%d" % number), ("text", text)])
+
+
+def _take(sources: list[bytes], read_only: list[bytes]) -> list[int]:
+    """Return the mounts of the node's folders, for another namespace."""
+    trees = []
+    for source, flag in zip(sources, read_only, strict=True):
+        try:
+            trees.append(kernel.open_trees(source, read_only=flag == b"1"))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, source) from error
+    return trees
+
+
+def _move(trees: list[int], targets: list[bytes], init: int) -> None:
     namespace = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=init)
     sys.meta_path.clear()  # nothing is imported from the image
     sys.path.clear()
@@ -122,15 +119,18 @@ def _move(aside: bytes, targets: list[bytes], init: int) -> None:
     kernel.setns(namespace, kernel.CLONE_NEWNS)
     # runc follows such a link on the node itself; no image needs one.
     os.close(os.open(_DEVICES, _PLACE | os.O_NOFOLLOW))
-    places = [_place(target) for target in targets]
-    for target, place in zip(targets, places, strict=True):
-        source = os.open(aside + target, _PLACE)
+    places = {target: _place(target) for target in targets if not _is_in_another(target, targets)}
+    for tree, target in zip(trees, targets, strict=True):
+        # One in another is in the node's files by now, where nothing is made.
+        place = places[target] if target in places else os.open(target, _PLACE)
         try:
-            kernel.move_mount_onto(source, place)
+            kernel.move_mount_onto(tree, place)
         except OSError as error:
             raise OSError(error.errno, error.strerror, target) from error
-    for target in targets:
-        _remove(aside, target)
+
+
+def _is_in_another(target: bytes, targets: list[bytes]) -> bool:
+    return any(target.startswith(other.rstrip(b"/") + b"/") for other in targets)
 
 
 def _place(target: bytes) -> int:
@@ -142,14 +142,3 @@ def _place(target: bytes) -> int:
         except FileExistsError:
             continue
     return os.open(target, _PLACE)
-
-
-def _remove(aside: bytes, target: bytes) -> None:
-    """Remove the empty folders that the runtime made to mount it."""
-    path = aside + target
-    while len(path) >= len(aside):
-        try:
-            os.rmdir(path)
-        except OSError:
-            return  # others are below it
-        path = path.rpartition(b"/")[0]

@@ -3,8 +3,8 @@
 The agent has threads and a cluster client, so forking it is unsafe and slow; starting an
 interpreter for each step costs tens of milliseconds. The forge is what the agent's process
 was before all that: it knows the standard library only, and turns a message into a child in
-a few milliseconds. Each child handles one message: `enter` (bridge.agent.keeper) or `publish`
-(bridge.agent.publication).
+a few milliseconds. Each child handles one message: `enter` (bridge.agent.keeper), `place`
+(bridge.agent.folders) or `publish` (bridge.agent.publication).
 
 It also is the reaper of whatever the agent's commands leave behind (Podman's conmon): a dead
 process that nobody collects keeps its cgroup, and with it the sandbox, alive.

@@ -117,7 +117,8 @@ def pod(spec: SandboxSpec, site: Site) -> dict[str, Any]:
             },
             "containers": [_container(spec, site)],
             "volumes": [
-                *(_volume(index, mount) for index, mount in enumerate(spec.mounted)),
+                # The folders too: not mounted by the runtime, but named, and looked for.
+                *(_volume(i, mount) for i, mount in enumerate((*spec.mounts, *spec.folders))),
                 *(_device(index, path) for index, path in enumerate(_devices(spec, site))),
             ],
             **{key: value for key, value in optional.items() if value},
@@ -182,7 +183,7 @@ def _container(spec: SandboxSpec, site: Site) -> dict[str, Any]:
         },
         "volumeMounts": [
             {"name": f"mount-{index}", "mountPath": mount.target, "readOnly": mount.read_only}
-            for index, mount in enumerate(spec.mounted)
+            for index, mount in enumerate(spec.mounts)
         ]
         + [
             {"name": f"device-{index}", "mountPath": path}

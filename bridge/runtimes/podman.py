@@ -5,6 +5,7 @@ agents may share one podman storage. No daemon, no watch: a sandbox that ends is
 the kernel ending what was in it.
 """
 
+import errno
 import json
 import os
 import threading
@@ -16,7 +17,7 @@ from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
 from bridge.job_spool import JobSpool
-from bridge.runtimes import complaint, first_process, image_variables, manifest
+from bridge.runtimes import complaint, first_process, image_variables, manifest, roots_cgroup
 from bridge.runtimes.sandbox import (
     NotInstalledError,
     Sandbox,
@@ -119,13 +120,14 @@ class PodmanRuntime:
         container = f"{spec.name}-{manifest.CONTAINER}"
         try:
             text = self._podman(
-                "container", "inspect", container, "--format", "{{.State.Pid}} {{json .Config.Env}}"
+                *("container", "inspect", container, "--format"),
+                "{{.Id}} {{.State.Pid}} {{json .Config.Env}}",
             )
-            pid, _, pairs = text.partition(" ")
+            container_id, pid, pairs = text.split(" ", 2)
             # Not from its /proc folder: where runc has just become the init, those were runc's.
             variables = image_variables.among(json.loads(pairs))
             try:
-                return _look_at(spec.name, int(pid), variables)
+                return _look_at(spec.name, container_id, int(pid), variables)
             except OSError as error:
                 exit_code = int(self._podman("wait", container))
                 raise ended_at_once(spec.image, exit_code) from error
@@ -228,15 +230,24 @@ def _is_unknown(error: CommandError) -> bool:
     return "no such pod" in error.stderr_tail or "no pod with name" in error.stderr_tail
 
 
-def _look_at(name: str, pid: int, variables: dict[str, str]) -> Sandbox:
+def _look_at(name: str, container_id: str, pid: int, variables: dict[str, str]) -> Sandbox:
     process = kernel.open_process(pid)
     try:
+        _check_its_own(process, container_id)
         first_process.await_init(process)
         path = variables.pop("PATH", "")
         cgroup = _pod_cgroup(kernel.cgroup_paths(process))
         return Sandbox(name, pid, kernel.start_ticks(process), path, cgroup, variables)
     finally:
         os.close(process)
+
+
+def _check_its_own(process: int, container_id: str) -> None:
+    """Raise OSError when it is not the container's first: its pid may be anybody's by now."""
+    cgroup = f"libpod-{container_id}"
+    names = {name for names in roots_cgroup.made_by_root(process) for name in names}
+    if not names & {cgroup, f"{cgroup}.scope"} or not roots_cgroup.is_first(process):
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
 def _pod_cgroup(paths: dict[str, str]) -> str:

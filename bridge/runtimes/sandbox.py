@@ -1,7 +1,7 @@
 """What a runtime is asked for, what it gives, and who is to blame when it cannot."""
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.errors import PermanentError, SbridgeError, TemporaryError
@@ -32,8 +32,8 @@ class SandboxSpec:
 
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
     means no limit. `gpus` are the node's GPUs that Slurm gave, by index, and `devices` the
-    device files by which programs reach them. The runtime mounts `folders` below `aside`, and
-    whoever starts the sandbox moves them to their places.
+    device files by which programs reach them. The runtime mounts `mounts` only, and whoever
+    starts the sandbox brings in `folders`.
     """
 
     name: str
@@ -53,13 +53,6 @@ class SandboxSpec:
     gpus: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
     folders: tuple[Mount, ...] = ()
-    aside: str = ""
-
-    @property
-    def mounted(self) -> tuple[Mount, ...]:
-        """What the runtime mounts, and where."""
-        folders = (replace(each, target=self.aside + each.target) for each in self.folders)
-        return (*self.mounts, *folders)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def entry(pod: Object) -> Sandbox:
     """Return how a running pod's first process is found on this node."""
     name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
     try:
-        process = processes.init_of(waiting.container_id(pod))
+        process = processes.init_of(uid, waiting.container_id(pod))
     except OSError as error:
         where = pod["spec"].get("nodeName")
         raise TemporaryError(

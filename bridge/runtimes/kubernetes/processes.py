@@ -1,7 +1,8 @@
 """Find and end a pod's processes on this node by what the kernel knows: their cgroups.
 
 Kubelets name cgroups after the pod's uid and the container's id, with both cgroup drivers
-and with cgroup v1 and v2 alike. The kubelet itself learns of such an end later, and agrees.
+and with cgroup v1 and v2 alike, below whatever root they are given. A name counts only where root
+alone can have given it. The kubelet itself learns of such an end later, and agrees.
 """
 
 import errno
@@ -14,33 +15,48 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge import kernel
+from bridge.runtimes import roots_cgroup
 
 _GONE_TIMEOUT_S = 5.0
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
-def init_of(container_id: str) -> int:
-    """Return a descriptor of /proc/<pid> of the container's first process.
+def init_of(pod_uid: str, container_id: str) -> int:
+    """Return a descriptor of /proc/<pid> of the first process of the pod's container.
 
     `container_id` is a pod status' `containerd://…`. Raises OSError when there is none.
     """
     name = container_id.rpartition("/")[2]
-    for process in _in_cgroup(name):
-        if _is_first(process):
-            return process
+    for process in _in_pod(pod_uid):
+        try:
+            if _is_in_container(process, pod_uid, name) and roots_cgroup.is_first(process):
+                return process
+        except OSError as error:
+            _check_ended(error)
         os.close(process)
     raise ProcessLookupError(f"no process of container {name[:12]} is on this node")
 
 
 def cgroup_of(process: int, pod_uid: str) -> str:
     """Return the path of the pod's cgroup, in which this process of it is."""
-    names = _cgroup_names(pod_uid)
-    for path in kernel.cgroup_paths(process).values():
-        parts = path.split("/")
-        for index, part in enumerate(parts):
-            if any(name in part for name in names):
-                return "/".join(parts[: index + 1])
+    pod = _pod_name(pod_uid)
+    for names in roots_cgroup.made_by_root(process):
+        for index, name in enumerate(names):
+            if pod.fullmatch(name):
+                return "/" + "/".join(names[: index + 1])
     return ""
+
+
+def _is_in_container(process: int, pod_uid: str, name: str) -> bool:
+    """Whether the process is in this container's cgroup below the pod's."""
+    # <id> or crio-<id>, and cri-containerd-<id>.scope with the systemd driver.
+    container = re.compile(rf"(?:[a-z-]+-)?{re.escape(name)}(?:\.scope)?")
+    pod = _pod_name(pod_uid)
+    for names in roots_cgroup.made_by_root(process):
+        start = next((index for index, one in enumerate(names) if pod.fullmatch(one)), len(names))
+        if any(container.fullmatch(one) for one in names[start + 1 :]):
+            return True
+    return False
 
 
 def pod_uid(cgroup: str) -> str:
@@ -51,7 +67,7 @@ def pod_uid(cgroup: str) -> str:
 
 def root_folder(pod_uid: str) -> Path | None:
     """Return where this node keeps what some process of the pod writes to its root."""
-    for process in _in_cgroup(*_cgroup_names(pod_uid)):
+    for process in _in_pod(pod_uid):
         try:
             folder = upper_folder(os.fsdecode(kernel.read(process, "mountinfo")))
         except OSError:
@@ -94,7 +110,7 @@ def kill_pod(pod_uid: str) -> bool:
 def _kill_all(pod_uid: str) -> list[int]:
     """Kill what is alive of the pod; return a pidfd of each process that was."""
     killed = []
-    for process in _in_cgroup(*_cgroup_names(pod_uid)):
+    for process in _in_pod(pod_uid):
         try:
             # A step has joined the sandbox's namespaces but not its cgroup: what is in here is
             # the pod's own. The open /proc folder names the process, whoever has its pid later.
@@ -130,9 +146,9 @@ def _await_end(pidfds: list[int], deadline: float) -> None:
             running -= 1
 
 
-def _in_cgroup(*names: str) -> Iterator[int]:
-    """Yield a descriptor for each living process with one of `names` in its cgroup's path."""
-    wanted = [name.encode() for name in names]
+def _in_pod(pod_uid: str) -> Iterator[int]:
+    """Yield a descriptor for each living process of the pod."""
+    uids = (pod_uid.encode(), pod_uid.replace("-", "_").encode())
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -142,8 +158,8 @@ def _in_cgroup(*names: str) -> Iterator[int]:
             _check_ended(error)
             continue
         try:
-            cgroup = kernel.read(process, "cgroup")
-            matches = any(name in cgroup for name in wanted) and not _is_dead(process)
+            cgroup = kernel.read(process, "cgroup")  # whoever named it: most are ruled out
+            matches = any(uid in cgroup for uid in uids) and _is_alive_in(process, pod_uid)
         except OSError as error:
             _check_ended(error)
             matches = False
@@ -151,6 +167,10 @@ def _in_cgroup(*names: str) -> Iterator[int]:
             yield process
         else:
             os.close(process)
+
+
+def _is_alive_in(process: int, pod_uid: str) -> bool:
+    return bool(cgroup_of(process, pod_uid)) and not _is_dead(process)
 
 
 def _check_ended(error: OSError) -> None:
@@ -163,15 +183,7 @@ def _is_dead(process: int) -> bool:
     return kernel.read(process, "stat").rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
-def _is_first(process: int) -> bool:
-    try:
-        status = kernel.read(process, "status")
-    except OSError:
-        return False
-    line = next((line for line in status.splitlines() if line.startswith(b"NSpid:")), b"")
-    return line.split()[-1:] == [b"1"]
-
-
-def _cgroup_names(pod_uid: str) -> tuple[str, str]:
+def _pod_name(pod_uid: str) -> re.Pattern[str]:
     """Return what the pod's cgroup is called by the cgroupfs and the systemd driver."""
-    return f"pod{pod_uid}", f"pod{pod_uid.replace('-', '_')}"
+    plain, sliced = re.escape(pod_uid), re.escape(pod_uid.replace("-", "_"))
+    return re.compile(rf"pod{plain}|(?:.+-)?pod{sliced}\.slice")

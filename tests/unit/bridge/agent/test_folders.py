@@ -1,35 +1,106 @@
-"""Where a sandbox's folders are mounted first, and whose fault it is; moved in integration."""
+"""How a sandbox gets the node's folders, in a real mount namespace, and whose fault it is."""
 
 import errno
 import os
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from bridge import kernel, wire
 from bridge.agent import folders
 from bridge.errors import TemporaryError
-from bridge.job_spool import NodeSpool, RunId
+from bridge.job_spool import RunId
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 
 
-def test_a_runs_folders_are_aside_where_root_alone_can_know(tmp_path):
-    spool, other = NodeSpool(tmp_path), NodeSpool(tmp_path / "other")
-    other.root.mkdir()
-    for each in (spool, other):
-        folders.make_key(each)
-    place = folders.aside(spool, RunId(7, 0))
-    folders.make_key(spool)  # as the next agent does
-    assert folders.aside(spool, RunId(7, 0)) == place
-    others = {folders.aside(spool, RunId(7, 1)), folders.aside(other, RunId(7, 0))}
-    assert len({place, *others}) == 3
-    assert spool.key.stat().st_mode & 0o777 == 0o600
+@pytest.fixture
+def container(tmp_path):
+    """Give a process in a mount namespace of its own, whose root is an image's."""
+    image = tmp_path / "image"
+    (image / "dev").mkdir(parents=True)
+    enter = (
+        f"mount --make-rprivate / && mount --rbind {image} {image} && cd {image}"
+        " && pivot_root . . && umount -l . && echo ready && read -r end"
+    )
+    busybox = Path("/bin/busybox")
+    argv = ["unshare", "--mount", busybox, "sh", "-c", enter]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield image, process.pid
+        process.stdin.close()
 
 
-def test_a_folder_that_is_in_another_one_is_moved_with_it():
-    paths = ("/mnt/nas/scratch", "/home/", "/mnt/nas", "/mnt/nas2", "/var/spool/out")
-    mounts = tuple(Mount(path, path) for path in paths)
-    assert folders.outermost(mounts) == ["/home", "/mnt/nas", "/mnt/nas2", "/var/spool/out"]
+def served(pid, *mounts):
+    """Have a child serve what the agent sends for these mounts."""
+
+    class Forge:
+        def send(self, message, descriptors):
+            children.append(os.fork())
+            if not children[-1]:
+                try:
+                    folders.serve(message, [os.dup(each) for each in descriptors])
+                finally:
+                    os._exit(0)
+
+    children = []
+    own = kernel.open_process(pid)
+    sandbox = Sandbox("a", pid, kernel.start_ticks(own))
+    os.close(own)
+    try:
+        folders.put_in_place(Forge(), sandbox, specification(mounts))
+    finally:
+        os.waitpid(children[0], 0)
+
+
+def specification(mounts):
+    return SandboxSpec(
+        *("a", RunId(1, 0), "n1", "r.io/x", 1000, 1000, (), "u", "a", "p", 0, 0, (), True),
+        folders=mounts,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_folders_are_mounted_in_the_running_sandbox_the_inner_ones_on_the_outer(
+    container, tmp_path
+):
+    _, pid = container
+    for name in ("nas/scratch", "mine", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other/file").write_text("other")
+    served(
+        pid,
+        Mount(str(tmp_path / "other"), "/nas/scratch"),
+        Mount(str(tmp_path / "nas"), "/nas/", read_only=True),
+        Mount(str(tmp_path / "mine"), "/mine"),
+    )
+    inside = Path(f"/proc/{pid}/root")
+    assert (inside / "nas/scratch/file").read_text() == "other"
+    (inside / "mine/new").touch()
+    (inside / "nas/scratch/new").touch()
+    assert (tmp_path / "mine/new").exists()
+    with pytest.raises(OSError, match="Read-only"):
+        (inside / "nas/new").touch()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_an_images_links_among_the_places_have_nothing_made_in_a_folder(container, tmp_path):
+    image, pid = container
+    home = tmp_path / "home"
+    (home / "bob").mkdir(parents=True)
+    (image / "mnt").symlink_to("/home/bob")
+    (image / "home/bob").mkdir(parents=True)
+    served(pid, Mount(str(home), "/home"), Mount(str(tmp_path), "/mnt/nas"))
+    assert list((home / "bob").iterdir()) == []
+    assert (image / "home/bob/nas").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_a_folder_that_the_node_has_lost_is_not_its_images_fault(container, tmp_path):
+    with pytest.raises(TemporaryError, match=r"lost cannot be mounted: .*No such file"):
+        served(container[1], Mount(str(tmp_path / "lost"), "/lost"))
 
 
 def test_a_place_that_the_image_lacks_is_made(tmp_path):
@@ -58,12 +129,7 @@ def put():
         sandbox = Sandbox("a", os.getpid(), start or kernel.start_ticks(own))
         os.close(own)
         mounts = (Mount(target, target),)
-        spec = SandboxSpec(
-            *("a", RunId(1, 0), "n1", "r.io/x", 1000, 1000, (), "u", "a", "p", 0, 0, (), True),
-            folders=mounts,
-            aside="/sbridge-1",
-        )
-        folders.put_in_place(Forge(), sandbox, spec)
+        folders.put_in_place(Forge(), sandbox, specification(mounts))
 
     return put
 

@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from bridge.agent import blueprint, folders, rehearsal
+from bridge.agent import blueprint, rehearsal
 from bridge.agent.job import JobRun, Request, State
 from bridge.agent.rehearsal import Part
 from bridge.config import Agent, Config
@@ -47,8 +47,6 @@ def test_the_pod_is_the_one_that_the_agent_makes_of_the_same_job(tmp_path):
     }
     request = Request.of(variables)
     node = NodeSpool.of(settings.agent.spool_dir, "n1")
-    node.root.mkdir(parents=True)
-    folders.make_key(node)
     real = JobRun(request, node.job(request.run), State())
     spool = tmp_path / "slurmd"
     expected = blueprint.specification(real, settings, "n1", NodeShare(2, 100), spool)

@@ -1,6 +1,7 @@
 """Who is to blame when podman fails; the sentences are podman 4.3.1's own."""
 
 import json
+import subprocess
 import threading
 from dataclasses import dataclass, field
 
@@ -207,9 +208,22 @@ def test_a_sandbox_that_ends_while_it_is_looked_at_is_tried_again_if_it_was_kill
         raise ProcessLookupError
 
     monkeypatch.setattr(first_process, "await_init", is_over)
-    error = start(f'case $1 in container) echo "1 []" ;; wait) echo {exit_code} ;; esac')
+    error = start(f'case $1 in container) echo "c 1 []" ;; wait) echo {exit_code} ;; esac')
     assert type(error) is kind
     assert words in error.message
+
+
+def test_what_has_the_pid_of_a_container_that_ended_is_not_taken_for_its_init(start):
+    argv = ["bash", "-c", "exec -a /sbridge/init sleep 60"]
+    with subprocess.Popen(argv) as others:
+        try:
+            error = start(
+                f'case $1 in container) echo "c {others.pid} []" ;; wait) echo 137 ;; esac'
+            )
+        finally:
+            others.kill()
+    assert type(error) is TemporaryError
+    assert "ended at once: exit code 137" in error.message
 
 
 def test_a_podman_that_opens_its_storage_on_a_disk_with_room_works(runtime):

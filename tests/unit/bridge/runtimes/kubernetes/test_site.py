@@ -133,7 +133,7 @@ def test_the_policy_admits_every_folder_that_a_sandbox_mounts(tmp_path):
     spec = blueprint.specification(job, config, "n1", NodeShare(1, 1), tmp_path / "slurmd")
 
     paths, pattern = admission.folders(config)
-    sources = [mount.source for mount in spec.mounted]
+    sources = [mount.source for mount in (*spec.mounts, *spec.folders)]
     assert len(sources) == 8
     assert [s for s in sources if s not in paths and not re.search(pattern, s)] == []
 
