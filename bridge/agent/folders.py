@@ -27,8 +27,8 @@ _OF_IMAGES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EROFS, e
 def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
     """Have the folders of `spec` moved to their places in its sandbox, before anybody enters.
 
-    Raises `UserError` where the image has no room for one, `TemporaryError` when the sandbox
-    has ended or the forge has no child to spare.
+    Raises `UserError` where the image has no room for one, `TemporaryError` when the node has
+    none itself now, the sandbox has ended or the forge has no child to spare.
     """
     ours, theirs = socket.socketpair()
     with ours:
@@ -53,6 +53,8 @@ def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
     if answer.kind == "placed":
         return
     text = answer.text("text")
+    if answer.kind == "away":
+        raise TemporaryError(f"waiting for a folder to be mounted: {text}")
     if int(answer.first("errno")) in _OF_IMAGES:
         raise UserError(f"the sandbox with image {spec.image} cannot be made: {text}")
     raise TemporaryError(f"the folders of sandbox {sandbox.name}: {text}")
@@ -85,19 +87,21 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
         try:
             trees = _take(message.every("source"), message.every("read_only"))
         except OSError as error:
-            wire.send(connection, _failure(0, "cannot be mounted", error))
+            text = f"{os.fsdecode(error.filename)}: {os.strerror(error.errno or 0)}"
+            wire.send(connection, wire.Message("away", [("text", os.fsencode(text))]))
             return
         try:
             _move(trees, targets, init)
             answer = wire.Message("placed")
         except OSError as error:
-            answer = _failure(error.errno or 0, "must be a folder there", error)
+            answer = _failure(error)
         wire.send(connection, answer)
 
 
-def _failure(number: int, what: str, error: OSError) -> wire.Message:
-    text = os.fsencode(f"{os.fsdecode(error.filename or b'')} {what}: {error.strerror}")
-    return wire.Message("failed", [("errno", b"%d" % number), ("text", text)])
+def _failure(error: OSError) -> wire.Message:
+    place = os.fsdecode(error.filename or b"")
+    text = os.fsencode(f"{place} must be a folder there: {error.strerror}")
+    return wire.Message("failed", [("errno", b"%d" % (error.errno or 0)), ("text", text)])
 
 
 def _take(sources: list[bytes], read_only: list[bytes]) -> list[int]:

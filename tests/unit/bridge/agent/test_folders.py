@@ -99,7 +99,9 @@ def test_an_images_links_among_the_places_have_nothing_made_in_a_folder(containe
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 def test_a_folder_that_the_node_has_lost_is_not_its_images_fault(container, tmp_path):
-    with pytest.raises(TemporaryError, match=r"lost cannot be mounted: .*No such file"):
+    with pytest.raises(
+        TemporaryError, match=r"waiting for a folder to be mounted: .*lost: No such file"
+    ):
         served(container[1], Mount(str(tmp_path / "lost"), "/lost"))
 
 
