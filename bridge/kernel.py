@@ -243,6 +243,8 @@ class Identity:
 def identity(process: int) -> Identity:
     """Read the process's ids; a process whose ids are not all one changed them itself."""
     lines = dict(line.partition(b":")[::2] for line in read(process, "status").splitlines())
+    if b"Umask" not in lines:  # a zombie's
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
     def numbers(key: bytes) -> tuple[int, ...]:
         return tuple(map(int, lines[key].split()))
@@ -397,12 +399,14 @@ def kill_cgroup(path: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def remove_cgroup(path: str) -> None:
-    """Remove the cgroup and those below it from every hierarchy; what is in use stays."""
-    for mount in cgroup_mounts().values():
-        for folder, _, _ in os.walk(mount / path.lstrip("/"), topdown=False):
+def remove_cgroup(path: str) -> bool:
+    """Remove the cgroup and those below it from every hierarchy; False when some are in use."""
+    tops = [mount / path.lstrip("/") for mount in cgroup_mounts().values()]
+    for top in tops:
+        for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+    return not any(top.exists() for top in tops)
 
 
 def _cgroup_processes(path: str) -> set[int]:

@@ -142,3 +142,13 @@ def test_every_process_of_a_cgroup_is_killed_though_some_have_ended(vanishing_cg
         vanishing_cgroup.write_text(f"{ended.pid}\n{alive.pid}\n")
         kernel.kill_cgroup("/pod")
         assert alive.wait(10) == -9
+
+
+def test_a_zombie_is_nobody():
+    with subprocess.Popen(["/bin/true"], stdout=subprocess.PIPE) as child:
+        child.stdout.read()  # ends when it does
+        process = kernel.open_process(child.pid)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ProcessLookupError):
+            kernel.identity(process)
+        os.close(process)
