@@ -21,7 +21,14 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DEVICES = b"/dev"
 _TIMEOUT_S = 30.0
 # What an image's own files and links bring about, where a folder must be.
-_OF_IMAGES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENAMETOOLONG})
+_OF_IMAGES = frozenset(
+    {
+        *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENAMETOOLONG),
+        *(errno.EPERM, errno.EACCES),  # of /dev/pts and the like
+    }
+)
+# What the runtime mounted: root works there, and must not find a folder of the node.
+_TAKEN = (b"/dev/", b"/proc/", b"/sys/", b"/sbridge/")
 
 
 def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
@@ -117,13 +124,18 @@ def _take(sources: list[bytes], read_only: list[bytes]) -> list[int]:
 
 def _move(trees: list[int], targets: list[bytes], init: int) -> None:
     namespace = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=init)
+    own = os.open("/proc/self/fd", _PLACE)
     sys.meta_path.clear()  # nothing is imported from the image
     sys.path.clear()
     os.umask(0o022)
     kernel.setns(namespace, kernel.CLONE_NEWNS)
     # runc follows such a link on the node itself; no image needs one.
     os.close(os.open(_DEVICES, _PLACE | os.O_NOFOLLOW))
-    places = {target: _place(target) for target in targets if not _is_in_another(target, targets)}
+    places = {}
+    for target in targets:
+        if not _is_in_another(target, targets):
+            places[target] = _place(target)
+            _check_way(target, os.readlink(b"%d" % places[target], dir_fd=own))
     for tree, target in zip(trees, targets, strict=True):
         # One in another is in the node's files by now, where nothing is made.
         place = places[target] if target in places else os.open(target, _PLACE)
@@ -131,6 +143,12 @@ def _move(trees: list[int], targets: list[bytes], init: int) -> None:
             kernel.move_mount_onto(tree, place)
         except OSError as error:
             raise OSError(error.errno, error.strerror, target) from error
+
+
+def _check_way(target: bytes, place: bytes) -> None:
+    """Refuse a link of the image's that leads out of its own files."""
+    if place != target and (place == b"/" or (place + b"/").startswith(_TAKEN)):
+        raise OSError(errno.ELOOP, f"a link leads to {os.fsdecode(place)}", target)
 
 
 def _is_in_another(target: bytes, targets: list[bytes]) -> bool:

@@ -98,6 +98,26 @@ def test_an_images_links_among_the_places_have_nothing_made_in_a_folder(containe
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.parametrize("place", ["/dev", "/dev/shm", "/"])
+def test_no_link_of_an_image_brings_a_folder_to_where_root_works(container, tmp_path, place):
+    image, pid = container
+    (image / "dev/shm").mkdir()
+    (image / "home").symlink_to(place)
+    with pytest.raises(UserError, match=f"/home must be a folder there: a link leads to {place}$"):
+        served(pid, Mount(str(tmp_path), "/home"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_a_site_may_mount_a_folder_of_devices(container, tmp_path):
+    _, pid = container
+    (tmp_path / "infiniband").mkdir()
+    served(pid, Mount(str(tmp_path / "infiniband"), "/dev/infiniband"))
+    (tmp_path / "infiniband/uverbs0").touch()
+    inside = Path(f"/proc/{pid}/root")
+    assert (inside / "dev/infiniband/uverbs0").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 def test_a_folder_that_the_node_has_lost_is_not_its_images_fault(container, tmp_path):
     with pytest.raises(
         TemporaryError, match=r"waiting for a folder to be mounted: .*lost: No such file"
