@@ -6,6 +6,7 @@ child. A lock in the run's folder keeps two children, also of two agents, from p
 the same run at once.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -57,7 +58,8 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
         result = {"ok": False, "retry": True, "reason": f"unexpected: {error!r}"}
     with socket.socket(fileno=answer) as channel:
         fields: wire.Fields = [("result", json.dumps(result).encode())]
-        wire.send(channel, wire.Message("result", fields))
+        with contextlib.suppress(OSError):  # the agent has died; the next one sees what was done
+            wire.send(channel, wire.Message("result", fields))
 
 
 def _stand_aside() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge import command, disk, kernel
@@ -144,15 +145,16 @@ class PodmanRuntime:
             # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
             self._stop(name, cgroup)
             if cgroup:
-                _wait_until_empty(cgroup)
+                _wait_until(lambda: kernel.cgroup_is_empty(cgroup))
             self._podman("pod", "rm", "--force", "--time", "0", name, timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
             if not _is_unknown(error) and self._exists(name):
                 reason = complaint.reason(error)
                 raise NodeError(f"sandbox {name} cannot be removed: {reason}") from error
         if cgroup:
-            # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified).
-            kernel.remove_cgroup(cgroup)
+            # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified), and,
+            # on a busy node, all of them while conmon's last child is in one.
+            _wait_until(lambda: kernel.remove_cgroup(cgroup))
 
     def _stop(self, name: str, cgroup: str) -> None:
         """Stop the pod; one whose conmon was killed never stops for Podman, but it has a cgroup."""
@@ -256,7 +258,7 @@ def _pod_cgroup(paths: dict[str, str]) -> str:
     return next((path for path in parents if path.startswith(_OWN_CGROUPS)), "")
 
 
-def _wait_until_empty(cgroup: str) -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _CONMON_TIMEOUT_S
-    while not kernel.cgroup_is_empty(cgroup) and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(_CONMON_INTERVAL_S)
