@@ -115,6 +115,7 @@ class Maker:
             "sandbox_ready",
             **job.labels,
             image=spec.image,
+            cgroup=made.cgroup if made else "",
             duration_s=round(time.monotonic() - started, 3),
         )
 

@@ -14,9 +14,10 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import glob  # pathlib's fails at what is removed meanwhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,14 +113,10 @@ def _mountinfo(pid: str) -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster in its state folder; `script` is the dev-cluster that manages it.
-
-    `foreign` are cgroups of pods that were there before it, whoever left them.
-    """
+    """A cluster in its state folder; `script` is the dev-cluster that manages it."""
 
     state: Path
     script: Path = REPOSITORY / "scripts" / "dev-cluster"
-    foreign: frozenset[Path] = field(default_factory=lambda: frozenset(pod_cgroups()))
 
     # --- scripts/dev-cluster ---
 
@@ -340,15 +337,25 @@ class Cluster:
         return sorted([*found, *self.sandbox_cgroups()])
 
     def sandbox_cgroups(self) -> list[str]:
-        return [str(pod) for pod in pod_cgroups() - self.foreign if self._is_sandbox(pod)]
+        """Return the cgroups of pods that its agents told of, or that hold its containers."""
+        told = {line["cgroup"].rpartition("/")[2] for line in self.logged("sandbox_ready")}
+        return [str(pod) for pod in pod_cgroups() if pod.name in told or self._is_inside(pod)]
 
-    def _is_sandbox(self, cgroup: Path) -> bool:
-        """Whether it holds one of our containers, or nothing: another cluster's are not ours."""
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """Return what the agents have logged as this event."""
+        found = []
+        for log in (self.state / "log").glob("agent-*.log"):
+            with log.open() as lines:
+                found += [json.loads(line) for line in lines if f'"event": "{name}"' in line]
+        return found
+
+    def _is_inside(self, cgroup: Path) -> bool:
+        """Whether it holds one of our containers."""
         pids: list[str] = []
         for folder, _, _ in os.walk(cgroup):  # which bears that they vanish meanwhile
             with contextlib.suppress(OSError):
                 pids += Path(folder, "cgroup.procs").read_text().split()
-        return not pids or any(f"{self.state}/podman/" in _mountinfo(pid) for pid in pids)
+        return any(f"{self.state}/podman/" in _mountinfo(pid) for pid in pids)
 
     def leftovers(self) -> list[str]:
         """Return everything that a job leaves while it is not wholly over."""

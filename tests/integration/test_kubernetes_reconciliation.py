@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.integration.running_cluster import own_stderr
 from tests.integration.slurm_on_kubernetes import ALPINE
 from tests.integration.submitted_job import Held, script
 
@@ -99,7 +100,7 @@ def test_a_record_whose_pod_and_job_went_while_the_agent_was_dead_is_closed(clus
     cluster.kill_agents()
     cluster.kubectl("delete", "pod", f"slurm-job-{ran.ran.job_id}", "--force", "--grace-period=0")
     assert ran.ran.end == ("FAILED", "0:9")
-    assert ran.ran.err == (
+    assert own_stderr(ran.ran._err).decode() == (
         "sbridge: the sandbox of this job ended, and everything in it: nobody tells why\n"
     )
     cluster.wait_for(cluster.drained_nodes)  # the Epilog found no agent

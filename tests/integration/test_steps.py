@@ -91,7 +91,8 @@ SAME = {
     "place": ("umask 027; ulimit -n 99; srun sh -c 'umask; ulimit -n; nice; id; pwd'\n", "-n1"),
     "step-name": (
         "srun true; srun -J named true; srun ./here; "
-        "sacct -n -P -j $SLURM_JOB_ID -o jobname | grep -E '^(true|named|here)'\n",
+        "names() { sacct -n -P -j $SLURM_JOB_ID -o jobname | grep -E '^(true|named|here)'; }; "
+        "until names | grep -q here; do sleep 0.1; done; names\n",
         "-n1",
     ),
     "multi-prog": (
