@@ -152,9 +152,7 @@ class PodmanRuntime:
                 reason = complaint.reason(error)
                 raise NodeError(f"sandbox {name} cannot be removed: {reason}") from error
         if cgroup:
-            # Podman 4.3.1 forgets the hierarchies that it sets no limit in (systemd, unified), and,
-            # on a busy node, all of them while conmon's last child is in one.
-            _wait_until(lambda: kernel.remove_cgroup(cgroup))
+            _remove_cgroup(cgroup)
 
     def _stop(self, name: str, cgroup: str) -> None:
         """Stop the pod; one whose conmon was killed never stops for Podman, but it has a cgroup."""
@@ -256,6 +254,19 @@ def _pod_cgroup(paths: dict[str, str]) -> str:
     """Return the pod's own cgroup, where Podman manages it itself (cgroupfs), else ""."""
     parents = {path.rpartition("/")[0] for path in paths.values() if "/libpod-" in path}
     return next((path for path in parents if path.startswith(_OWN_CGROUPS)), "")
+
+
+def _remove_cgroup(cgroup: str) -> None:
+    """Remove what Podman 4.3.1 forgets: the hierarchies in which it sets no limit.
+
+    On a busy node all of them, while conmon's last child is in one: no Epilog waits for it.
+    """
+
+    def is_gone() -> bool:
+        return kernel.remove_cgroup(cgroup)
+
+    if not is_gone():
+        threading.Thread(target=_wait_until, args=(is_gone,), daemon=True).start()
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
