@@ -21,7 +21,7 @@ from bridge.durable import sync_file, write_atomically
 from bridge.errors import PermanentError
 from bridge.job_spool import JobSpool, RunId
 from bridge.request import SandboxRequest, find
-from bridge.runtimes.sandbox import Sandbox
+from bridge.runtimes.sandbox import Mount, Sandbox
 from bridge.slurm.hostlist import expand_hostlist
 
 _MOST_WORDS = 20
@@ -124,6 +124,8 @@ class JobRun:
         self._patience_s = patience_s  # of the steps that wait for the sandbox
         self.progress = "the sandbox is being made"
         self._said: list[str] = []
+        # What the first try found on the node: a folder that goes afterwards is waited for.
+        self.folders: tuple[Mount, ...] = ()
         self.is_urgent = False  # whether `progress` is for steps that came only now, too
         self.cancelled = threading.Event()  # set when the job is over
         self.changed = threading.Condition()

@@ -5,6 +5,7 @@ Nothing here touches the NAS.
 
 import threading
 import time
+from dataclasses import replace
 
 from bridge.agent import blueprint, folders, rendezvous
 from bridge.agent.failures import BUG, Failures, fault_of
@@ -97,6 +98,8 @@ class Maker:
         share = self._share_of(job)
         spool = self._node.slurmd_spool
         spec = blueprint.specification(job, config, self._node.name, share, spool)
+        job.folders = job.folders or spec.folders
+        spec = replace(spec, folders=job.folders)
         with job.lifecycle:
             if job.cancelled.is_set():
                 return

@@ -14,7 +14,7 @@ from tests.integration.submitted_job import script
 
 pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
-SLEEP = "sleep 987"
+SLEEP = "sleep 9871"  # no other test looks for it
 
 
 @pytest.fixture
