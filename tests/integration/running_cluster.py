@@ -338,15 +338,15 @@ class Cluster:
 
     def sandbox_cgroups(self) -> list[str]:
         """Return the cgroups of pods that its agents told of, or that hold its containers."""
-        told = {line["cgroup"].rpartition("/")[2] for line in self.logged("sandbox_ready")}
+        told = {line["cgroup"].rpartition("/")[2] for line in self.told("*", "sandbox_ready")}
         return [str(pod) for pod in pod_cgroups() if pod.name in told or self._is_inside(pod)]
 
-    def logged(self, name: str) -> list[dict[str, Any]]:
-        """Return what the agents have logged as this event."""
+    def told(self, node: str, event: str) -> list[dict[str, Any]]:
+        """Return what a node's agent ("*": each) has logged of one kind, oldest first."""
         found = []
-        for log in (self.state / "log").glob("agent-*.log"):
-            with log.open() as lines:
-                found += [json.loads(line) for line in lines if f'"event": "{name}"' in line]
+        for log in self.logs.glob(f"agent-{node}.log"):
+            entries = map(json.loads, log.read_text().splitlines())
+            found += [entry for entry in entries if entry["event"] == event]
         return found
 
     def _is_inside(self, cgroup: Path) -> bool:

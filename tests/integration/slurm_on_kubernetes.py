@@ -102,11 +102,6 @@ class SlurmOnKubernetes(Cluster):
 
     # --- The agents ---
 
-    def told(self, node: str, event: str) -> list[dict[str, Any]]:
-        """Return what a node's agent has logged of one kind, oldest first."""
-        lines = (self.logs / f"agent-{node}.log").read_text().splitlines()
-        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
-
     def wait_to_tell(self, node: str, event: str, times: int = 1) -> None:
         """Wait until a node's agent has logged an event so often, from now on."""
         before = len(self.told(node, event))

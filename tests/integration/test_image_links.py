@@ -6,27 +6,16 @@ import pytest
 
 from tests.integration.pushed_image import push
 from tests.integration.running_cluster import ENDED
+from tests.integration.slurm_on_kubernetes import ON_PODS
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes, pytest.mark.podman]
+pytestmark = [*ON_PODS, pytest.mark.podman, pytest.mark.usefixtures("clean_afterwards")]
 
 BUSYBOX = Path("/bin/busybox").read_bytes()
 # Where container runtimes make files, folders and devices to mount, or sbridge has its own.
 LINKS = ("etc", "var", "sbridge")
 # runc follows a link at /dev on the node itself, and makes these links there.
 OF_RUNC = {"fd", "stdin", "stdout", "stderr", "ptmx"}
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 @pytest.fixture

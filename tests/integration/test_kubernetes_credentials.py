@@ -12,27 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.guarded_registry import PASSWORD, USER, guarded_registry
-from tests.integration.slurm_on_kubernetes import ALPINE
+from tests.integration.slurm_on_kubernetes import ALPINE, ON_PODS
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
 RUN = "echo ran\n"
 SECRET = "hub"
 # Where every pod has them; a kubelet renews the token there.
 POD_CREDENTIALS = Path("/run/secrets/kubernetes.io/serviceaccount")
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 def assert_ran(cluster, ran):

@@ -7,23 +7,12 @@ import pytest
 from tests.integration import mpi_image
 from tests.integration.pushed_image import push_archive
 from tests.integration.running_kubernetes import IMAGES
+from tests.integration.slurm_on_kubernetes import ON_PODS
 from tests.integration.submitted_job import script
 
-pytestmark = [pytest.mark.slurm, pytest.mark.kubernetes]
+pytestmark = [*ON_PODS, pytest.mark.usefixtures("clean_afterwards")]
 
 EVERYBODY = ["0 of 4", "1 of 4", "2 of 4", "3 of 4"]
-
-
-@pytest.fixture
-def cluster(slurm_on_kubernetes):
-    return slurm_on_kubernetes
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing(cluster):
-    yield
-    cluster.slurm("scancel", "--partition=main")
-    cluster.wait_until_clean()
 
 
 @pytest.fixture(scope="module")
