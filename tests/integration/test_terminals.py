@@ -102,19 +102,25 @@ def is_in_foreground(seconds):
     return False
 
 
+def interrupted_and_stopped(place, shell, sleep):
+    """Type Ctrl-C at a program and Ctrl-Z at the next; return what the shell says of each."""
+    sleep_in_foreground(place, shell, sleep)
+    shell.type(CTRL_C)
+    shell.read_to(PROMPT)
+    ended = run(shell, "echo ended=$?", r"ended=\d+")
+    sleep_in_foreground(place, shell, sleep)
+    shell.type(CTRL_Z)
+    stopped = shell.read_to(r"Stopped +sleep")[0]
+    shell.read_to(PROMPT)
+    return [ended, stopped]
+
+
 def test_ctrl_c_and_ctrl_z_reach_the_foreground_and_jobs_are_controlled(place, shells):
     seen = []
     for number, shell in enumerate(shells()):
         sleep = 70001 + number
         told = [run(shell, "tty >/dev/null; echo tty=$?", r"tty=\d+")]
-        sleep_in_foreground(place, shell, sleep)
-        shell.type(CTRL_C)
-        shell.read_to(PROMPT)
-        told.append(run(shell, "echo ended=$?", r"ended=\d+"))
-        sleep_in_foreground(place, shell, sleep)
-        shell.type(CTRL_Z)
-        told.append(shell.read_to(r"Stopped +sleep")[0])
-        shell.read_to(PROMPT)
+        told += interrupted_and_stopped(place, shell, sleep)
         told.append(run(shell, "jobs", r"\[1\]\+  Stopped.*").strip().replace(str(sleep), "N"))
         shell.type("bg\n")
         shell.read_to(PROMPT)
@@ -177,15 +183,8 @@ def test_srun_in_the_shell_gives_a_step_a_terminal_of_its_own(place, shells):
         told = [run(shell, "stty size; tty >/dev/null; echo tty=$?", r"30 100\r\ntty=\d")]
         shell.resize(41, 123)
         place.cluster.wait_for(lambda shell=shell: run(shell, "stty size", r"\d+ \d+") == "41 123")
-        sleep_in_foreground(place, shell, sleep)
-        shell.type(CTRL_C)
-        shell.read_to(PROMPT)
-        told.append(run(shell, "echo ended=$?", r"ended=\d+"))
-        sleep_in_foreground(place, shell, sleep)
-        shell.type(CTRL_Z)
-        told.append(shell.read_to(r"Stopped +sleep")[0])
-        shell.read_to(PROMPT)
-        shell.type("kill -9 %1; wait; exit 6\n")
+        told += interrupted_and_stopped(place, shell, sleep)
+        shell.type("kill -9 %1; wait -f %1; exit 6\n")  # bash ends with no job stopped
         shell.read_to(PROMPT)
         told.append(run(shell, "echo code=$? step=$SLURM_STEP_ID", r"code=\d+ step=\d+"))
         seen.append(told)
