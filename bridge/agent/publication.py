@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bridge import command, kernel, wire
@@ -34,6 +35,7 @@ _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 _REMOVE_TIMEOUT_S = 3600.0
 _NICENESS = 10
+_AUTOGROUP = Path("/proc/self/autogroup")
 _CPU_SHARE = 4  # passes use at most this part of the node's CPUs
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
@@ -41,6 +43,7 @@ _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under w
 def serve(message: wire.Message, descriptors: list[int]) -> None:
     """Handle the agent's `publish` in a child of the forge: one pass, as the job's user."""
     answer, lock = descriptors
+    _stand_aside()
     kernel.renounce_privileges(
         int(message.first("uid")),
         int(message.first("gid")),
@@ -49,7 +52,6 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
     os.umask(0o022)
     result = _BUSY
     try:
-        _stand_aside()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         result = _PASSES[message.text("pass")](json.loads(message.first("plan")))
     except BlockingIOError:
@@ -66,8 +68,12 @@ def _stand_aside() -> None:
     """Leave the node to running jobs and hooks: low priority, and on a few of its CPUs only.
 
     The low priority alone lets a pass hold a CPU for whole time slices while a hook waits;
-    SCHED_IDLE would let a node that is full of jobs never publish at all.
+    SCHED_IDLE would let a node that is full of jobs never publish at all. Where the kernel
+    groups processes by session (sched(7), autogroup), a niceness counts within its session
+    only: against slurmd's hooks the session's own counts.
     """
+    with contextlib.suppress(OSError):  # a kernel without it
+        _AUTOGROUP.write_text(str(_NICENESS))
     os.nice(_NICENESS)
     os.sched_setaffinity(0, _spare_cpus())
 
@@ -78,9 +84,10 @@ def _spare_cpus() -> list[int]:
 
 
 def _aside(argv: list[str]) -> list[str]:
-    """Return a command that stands aside as the passes do."""
+    """Return a command that stands aside as the passes do; it must begin a session."""
     cpus = ",".join(map(str, _spare_cpus()))
-    return ["nice", "-n", str(_NICENESS), "taskset", "-c", cpus, *argv]
+    apart = f"{{ echo {_NICENESS} >{_AUTOGROUP}; }} 2>/dev/null"
+    return ["sh", "-c", f'{apart}; exec nice -n {_NICENESS} taskset -c "$0" "$@"', cpus, *argv]
 
 
 class Publisher:

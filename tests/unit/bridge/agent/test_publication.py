@@ -44,12 +44,42 @@ def test_a_command_that_stands_aside_has_low_priority_and_the_spare_cpus_only() 
     assert seen_by([]) == (ours, sorted(os.sched_getaffinity(0)))
 
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not publication._AUTOGROUP.exists(),
+    reason="the kernel lets root alone set it at any time, and need not have it",
+)
+
+
+@needs_root
+def test_a_command_stands_aside_of_other_sessions_too() -> None:
+    read = [sys.executable, "-c", f"print(open('{publication._AUTOGROUP}').read())"]
+
+    assert "nice 10" in command.run(publication._aside(read), timeout_s=10).stdout
+    assert "nice 0" in command.run(read, timeout_s=10).stdout
+
+
+@needs_root
+def test_a_pass_stands_aside_of_other_sessions_too() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        publication._stand_aside()
+        os.write(writer, publication._AUTOGROUP.read_bytes())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with open(reader) as told:
+        assert told.read().endswith("nice 10\n")
+
+
 def test_a_pass_stands_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     lock = os.open(os.devnull, os.O_RDWR)
     spare = publication._spare_cpus()
     child = os.fork()
     if not child:
+        os.setsid()  # as a child of the forge
         monkeypatch.setattr(publication.kernel, "renounce_privileges", lambda *_: None)
         look = {"look": lambda _plan: {"cpus": sorted(os.sched_getaffinity(0)), "nice": os.nice(0)}}
         monkeypatch.setattr(publication, "_PASSES", look)
