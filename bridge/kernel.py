@@ -399,6 +399,15 @@ def kill_cgroup(path: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def cgroup_children(path: str) -> set[str]:
+    """Return the names of the cgroups in this one, of all hierarchies."""
+    found: set[str] = set()
+    for mount in cgroup_mounts().values():
+        with contextlib.suppress(OSError), os.scandir(mount / path.lstrip("/")) as entries:
+            found.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return found
+
+
 def remove_cgroup(path: str) -> bool:
     """Remove the cgroup and those below it from every hierarchy; False when some are in use."""
     tops = [mount / path.lstrip("/") for mount in cgroup_mounts().values()]

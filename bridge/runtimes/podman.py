@@ -141,11 +141,13 @@ class PodmanRuntime:
         cgroup = sandbox.cgroup if sandbox else ""
         try:
             cgroup = cgroup or self._cgroup_of(name)
-            # The pod is stopped first, and conmon let finish: `pod rm` of a running one races with
-            # conmon for the pod's cgroup and then sleeps three seconds (seen with Podman 4.3.1).
-            self._stop(name, cgroup)
+            # What is in the pod is ended first, and conmon let finish: `pod rm` of a running one
+            # races with conmon for the pod's cgroup and then sleeps three seconds (seen with
+            # Podman 4.3.1). `pod stop` does the same by four processes of Podman's and runc's.
             if cgroup:
-                _wait_until(lambda: kernel.cgroup_is_empty(cgroup))
+                _kill_containers(cgroup)
+            if not cgroup or not _wait_until(lambda: kernel.cgroup_is_empty(cgroup)):
+                self._stop(name, cgroup)
             self._podman("pod", "rm", "--force", "--time", "0", name, timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
             if not _is_unknown(error) and self._exists(name):
@@ -269,7 +271,14 @@ def _remove_cgroup(cgroup: str) -> None:
         threading.Thread(target=_wait_until, args=(is_gone,), daemon=True).start()
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
+def _kill_containers(cgroup: str) -> None:
+    for name in kernel.cgroup_children(cgroup):
+        if name != "conmon":
+            kernel.kill_cgroup(f"{cgroup}/{name}")
+
+
+def _wait_until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _CONMON_TIMEOUT_S
-    while not condition() and time.monotonic() < deadline:
+    while not (is_met := condition()) and time.monotonic() < deadline:
         time.sleep(_CONMON_INTERVAL_S)
+    return is_met

@@ -135,6 +135,11 @@ def test_a_cgroup_that_is_removed_meanwhile_counts_as_empty(vanishing_cgroup):
     assert not kernel.cgroup_is_empty("/pod")
 
 
+def test_a_cgroups_children_are_named_and_one_that_is_not_there_has_none(vanishing_cgroup):
+    assert kernel.cgroup_children("/pod") == {"kept", "removed"}
+    assert kernel.cgroup_children("/no/such/cgroup") == set()
+
+
 def test_every_process_of_a_cgroup_is_killed_though_some_have_ended(vanishing_cgroup):
     ended = subprocess.Popen(["true"])
     ended.wait()
