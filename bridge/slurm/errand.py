@@ -30,6 +30,8 @@ _MOST_OF_A_FILE = 1 << 20
 _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
 _EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
+# This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
+_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
@@ -264,7 +266,9 @@ class _Becoming:
 def for_the_node(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the environment with the loader's variables under names that start with `KEPT`."""
     hidden = {
-        KEPT + key if key.startswith(_LOADER) else key: value for key, value in environment.items()
+        KEPT + key if key.startswith(_LOADER) else key: value
+        for key, value in environment.items()
+        if key not in _OF_THE_SANDBOX
     }
     exports = {key: hidden[key] for key in _EXPORTS if key in hidden}
     return hidden | {

@@ -14,6 +14,11 @@ def test_the_loaders_variables_have_other_names_on_the_node():
     }
 
 
+def test_what_names_this_sandboxs_folders_is_for_no_other_job():
+    inside = {b"SBRIDGE_OUTPUTS": b"/out", b"SBRIDGE_DOOR": b"/door", b"SBRIDGE_MINE": b"x"}
+    assert errand.for_the_node(inside) == {b"SBRIDGE_MINE": b"x"}
+
+
 def test_what_is_exported_by_its_name_is_so_by_its_other_name():
     inside = {b"SLURM_EXPORT_ENV": b"PATH,LD_LIBRARY_PATH", b"SRUN_EXPORT_ENV": b"\xff,LD_A"}
     assert errand.for_the_node(inside) == {
