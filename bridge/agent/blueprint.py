@@ -226,7 +226,7 @@ def _group(groups: list[int]) -> str:
 def environment(
     given: list[bytes], sandbox: Sandbox | None, job: JobRun, door: str = ""
 ) -> list[bytes]:
-    """Return a step's environment inside: as Slurm made it, with four changes.
+    """Return a step's environment inside: as Slurm made it, but for what follows.
 
     SBRIDGE_OUTPUTS names the folder whose files become results, K8S_SCRIPT the file that
     #K8S_SCRIPT names, SBRIDGE_DOOR the step's door to Slurm's commands. PATH begins with the
@@ -239,7 +239,7 @@ def environment(
         ours[b"K8S_SCRIPT"] = job.request.asked.script.encode()
     if door:
         ours[shim.VARIABLE.encode()] = door.encode()
-    given = [pair.removeprefix(KEPT) for pair in given]
+    given = _taken_back(given)
     result = [pair for pair in given if pair.partition(b"=")[0] not in ours]
     result += [name + b"=" + value for name, value in ours.items()]
     if sandbox is None:
@@ -248,6 +248,17 @@ def environment(
     image = [(os.fsencode(name), os.fsencode(value)) for name, value in sandbox.variables.items()]
     result += [name + b"=" + value for name, value in image if name not in names]
     return _with_path(result, sandbox.path)
+
+
+def _taken_back(pairs: list[bytes]) -> list[bytes]:
+    """Return the environment with the names that `KEPT` hid from the node's srun.
+
+    What has its own name was given to srun by --export, or by the site, and counts.
+    """
+    names = {pair.partition(b"=")[0] for pair in pairs}
+    hidden = (pair for pair in pairs if pair.startswith(KEPT))
+    newer = {pair for pair in hidden if pair.partition(b"=")[0].removeprefix(KEPT) in names}
+    return [pair.removeprefix(KEPT) for pair in pairs if pair not in newer]
 
 
 def _with_path(pairs: list[bytes], image: str) -> list[bytes]:

@@ -29,6 +29,9 @@ _MOST_OF_A_FILE = 1 << 20
 # The loader's variables name files of the image; they would be looked for on the node.
 _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
+_EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
+# This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
+_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
@@ -137,7 +140,7 @@ class _Becoming:
         self._go_to_directory()
         program = os.path.join(self._errand.bin_dir, self._errand.name)
         argv = [self._errand.name, *self._rewritten()]
-        environment = _for_the_node(self._environment)
+        environment = for_the_node(self._environment)
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
         for number in self._ignored - _UNCATCHABLE:
@@ -183,7 +186,7 @@ class _Becoming:
             os.path.isdir,
             self._wrapped_programs,
         )
-        return srun.wrap(self._arguments, tasks)
+        return srun.wrap(srun.with_exports(self._arguments, exported), tasks)
 
     def _has_tasks_inside(self) -> bool:
         """Whether this starts tasks of the very job, which are to enter its sandboxes."""
@@ -260,10 +263,24 @@ class _Becoming:
         return f"/proc/self/fd/{fcntl.fcntl(copy, fcntl.F_DUPFD, _HIGH_DESCRIPTOR)}"
 
 
-def _for_the_node(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return {
-        KEPT + key if key.startswith(_LOADER) else key: value for key, value in environment.items()
+def for_the_node(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the environment with the loader's variables under names that start with `KEPT`."""
+    hidden = {
+        KEPT + key if key.startswith(_LOADER) else key: value
+        for key, value in environment.items()
+        if key not in _OF_THE_SANDBOX
     }
+    exports = {key: hidden[key] for key in _EXPORTS if key in hidden}
+    return hidden | {
+        key: os.fsencode(exported(os.fsdecode(value))) for key, value in exports.items()
+    }
+
+
+def exported(value: str) -> str:
+    """Return a value of srun's --export that names the loader's variables as srun knows them."""
+    names = map(os.fsencode, value.split(","))
+    hidden = [KEPT + name for name in names if name.startswith(_LOADER) and b"=" not in name]
+    return ",".join([value, *map(os.fsdecode, hidden)])
 
 
 def _place(files: list[tuple[int, int]]) -> None:

@@ -84,6 +84,18 @@ def job_of(arguments: Sequence[str], environment: dict[bytes, bytes]) -> str:
     return (named[-1] or "") if named else inherited.decode("ascii", "replace")
 
 
+def with_exports(arguments: Sequence[str], rewrite: Callable[[str], str]) -> list[str]:
+    """Return the command line with the value of every --export as `rewrite` has it."""
+    result: list[str] = []
+    for words, options, command in _components(arguments):
+        for option in options:
+            if option.name == "export" and option.value is not None:
+                last = words[option.end - 1]  # the value alone, or --export=value
+                words[option.end - 1] = last.removesuffix(option.value) + rewrite(option.value)
+        result += [_BETWEEN, *words, *command]
+    return result[1:]
+
+
 def program_files(arguments: Sequence[str]) -> list[str]:
     """Return the paths of the --multi-prog files that srun reads."""
     return [

@@ -122,6 +122,8 @@ def test_a_job_is_the_same_in_a_sandbox(table, place, row):
     if reason := row.why_different(place[1]):
         assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
         return
+    shown = str(native.readable())
+    assert [text for text in row.shows if text not in shown] == [], shown
     assert sandboxed.readable() == native.readable()
 
 

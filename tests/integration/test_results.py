@@ -87,6 +87,17 @@ def test_a_failing_job_comes_back_too(cluster, drop):
     assert own_stderr(folder / "stderr.log") == b"no\n"
 
 
+def test_a_job_that_runs_out_of_time_comes_back_too(cluster, drop):
+    job_id = drop("long.sh", script("echo begun; sleep 600\n"))
+    log = cluster.results / str(job_id) / "stdout.log"
+    cluster.wait_for(lambda: log.exists() and log.read_text() == "begun\n", what="its start")
+    cluster.scontrol("update", f"JobId={job_id}", "EndTime=now+1")
+    folder, summary = finished(cluster, job_id, timeout=90)
+    assert (summary["state"], summary["outcome"]) == ("TIMEOUT", "timeout")
+    assert (folder / "stdout.log").read_text() == "begun\n"
+    assert "DUE TO TIME LIMIT" in (folder / "stderr.log").read_text()
+
+
 def test_a_plain_sbatch_job_is_told_where_its_own_output_is(cluster, shared_dir):
     own = shared_dir("alice")
     streams = ["-o", f"{own}/out", "-e", f"{own}/err 1"]

@@ -242,6 +242,8 @@ def test_the_tasks_have_the_environment_of_their_srun(both):
         "export -n OLDPWD; env -u _ env -0 | sort -z | tr '\\0' '\\n' >script\n"
         "srun env -0 | sort -z | tr '\\0' '\\n' >task; comm -3 script task | tr -d '\\t'\n"
         "srun --export=ODD,NEW=1 /bin/sh -c 'echo $ODD $NEW'\n"
+        "srun --export=PATH,LD_LIBRARY_PATH sh -c 'echo $LD_LIBRARY_PATH'\n"
+        "srun --export=ALL,LD_LIBRARY_PATH=/given sh -c 'echo $LD_LIBRARY_PATH'\n"
         "echo $(srun sh -c 'echo $PATH' | cut -c1-6)\n"
     )
     native, sandboxed = both(body, "-n1", interpreter="/bin/bash")
@@ -251,7 +253,7 @@ def test_the_tasks_have_the_environment_of_their_srun(both):
     same = [changing.sub("", text[0]) for text in (native, sandboxed)]
     assert same[1] == same[0]
     assert sandboxed[1:] == native[1:]
-    assert "a b=c 1\n/mine:\n" in sandboxed[0]
+    assert "a b=c 1\n/no/such\n/given\n/mine:\n" in sandboxed[0]
 
 
 def test_a_login_shell_finds_the_commands_again(inside):

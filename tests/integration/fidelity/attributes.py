@@ -5,7 +5,7 @@ from tests.integration.fidelity.row import Row
 # PATH begins with the image's, SBRIDGE_OUTPUTS and SBRIDGE_DOOR are ours, TMPDIR and the like are
 # the job's own: everything else must be the same. What a node or a run gives is left out.
 _ENVIRONMENT = (
-    "env -0 | sort -z | tr '\\0\\n' '\\n;' | grep -vE '^(PATH|SBRIDGE_(OUTPUTS|DOOR)|_|BASH_FUNC.*|"
+    "env -0 | sort -z | tr '\\0\\n' '\\n;' | grep -vE '^(PATH|SBRIDGE_(OUTPUTS|DOOR)|_|"
     "SLURM_JOB_COMMENT|SLURM_(JOB_)?NODELIST|SLURMD_NODENAME|SLURM_TOPOLOGY_ADDR|SLURM_TASK_PID|"
     "SLURM_JOB_(START|END)_TIME)='\n"
 )
@@ -34,11 +34,12 @@ ROWS = (
         "/proc/self/cgroup | sed 's/slurm_[^/]*/NODE/' | sort\n",
     ),
     Row(
-        "no privilege can be gained",
+        "no privilege is held",
         "grep -E 'CapEff|CapPrm' /proc/self/status\n",
     ),
     Row(
         "processes lead no terminal",
         "cut -d' ' -f7 /proc/$$/stat; tty; echo $?; echo $-\n",
     ),
+    Row("a function of the submission's shell is the script's", "greet you\n"),
 )

@@ -24,7 +24,12 @@ _START = ("scontrol", "update", "JobId={job}", "StartTime=now")
 BY_SHADOW = "without cgroups Slurm knows sbridge-run only; the sandbox's limit ends the process"
 
 ROWS = (
-    Row("exit codes are kept", "exit $SLURM_ARRAY_TASK_ID\n", (f"--array={_CODES}",)),
+    Row(
+        "exit codes are kept",
+        "exit $SLURM_ARRAY_TASK_ID\n",
+        (f"--array={_CODES}",),
+        shows=("|42:0|",),
+    ),
     Row(
         "every exit code is kept", "exit $SLURM_ARRAY_TASK_ID\n", ("--array=0-255",), is_heavy=True
     ),
@@ -32,6 +37,7 @@ ROWS = (
         "death by each deadly signal is kept",
         "ulimit -c 0; kill -$SLURM_ARRAY_TASK_ID $$; sleep 5\n",
         (f"--array={_DEADLY}",),
+        shows=("|0:9|",),
     ),
     Row("the last command's code is the script's", "true; false\n"),
     Row("a child's death is the shell's code", "sh -c 'kill -9 $$'; echo $?; exit 7\n"),
@@ -39,16 +45,18 @@ ROWS = (
     Row("set -e ends the script", "set -e; false; echo not reached\n"),
     Row("a faulty script fails", "if then\n"),
     Row("scancel of a job that waits", "echo never\n", ("--hold",), then=(("@PENDING", _CANCEL),)),
-    Row("scancel of a job that runs", _WAIT, then=(("ready", _CANCEL),)),
+    Row("scancel of a job that runs", _WAIT, then=(("ready", _CANCEL),), shows=("CANCELLED",)),
     Row(
         "scancel is TERM for the script, which may end as it likes",
         _TRAP.format(name="TERM", code=0) + _WAIT,
         then=(("ready", _CANCEL),),
+        shows=("shell TERM",),
     ),
     Row(
         "who ignores TERM is killed",
         "trap 'echo TERM again' TERM\n" + _WAIT,
         then=(("ready", _CANCEL),),
+        shows=("TERM again", "CANCELLED"),
     ),
     Row(
         "scancel of a job that is completing changes nothing",
@@ -62,6 +70,7 @@ ROWS = (
         + f"{_IDLE}' &\n"
         + _WAIT,
         then=(("ready", ("scancel", "--batch", "--signal=USR1", "{job}")),),
+        shows=("shell USR1",),
     ),
     Row(
         "scancel --full signals shell and children",
@@ -89,23 +98,27 @@ ROWS = (
         "the time limit ends the job",
         "trap 'echo TERM' TERM\n" + _WAIT,
         ("--time=1",),
+        shows=("TIMEOUT",),
     ),
     Row(
         "--signal=B: warns the shell before the time limit",
         # Newer releases send CONT, too, and say so when nobody is there any more.
         "trap 'echo USR1; sleep 2; exit 3' USR1\n" + _WAIT,
         ("--time=1", "--signal=B:USR1@30"),
+        shows=("USR1", "|3:0|"),
     ),
     Row(
         "too much memory is OUT_OF_MEMORY",
         EAT,
         ("--mem=100",),
+        shows=("OUT_OF_MEMORY",),
         differs={"linuxproc": BY_SHADOW},
     ),
     Row(
         "too much memory of a child is OUT_OF_MEMORY, whatever the shell says",
         f"({EAT.strip()}); echo $?; exit 0\n",
         ("--mem=100",),
+        shows=("OUT_OF_MEMORY",),
         differs={"linuxproc": BY_SHADOW},
     ),
     Row(
@@ -113,6 +126,7 @@ ROWS = (
         _AGAIN,
         ("--requeue", "--open-mode=append"),
         then=(("ready", ("scontrol", "requeue", "{job}")), ("@PENDING", _START)),
+        shows=("run 0", "run 1", "|4:0|"),
     ),
     Row(
         "requeuehold keeps it, scancel ends it",
@@ -129,6 +143,7 @@ ROWS = (
             ("@PENDING", ("scontrol", "release", "{job}")),
             ("@PENDING", _START),
         ),
+        shows=("run 0", "run 1", "|4:0|"),
     ),
     Row(
         "--no-requeue keeps it from being requeued",
@@ -143,5 +158,6 @@ ROWS = (
             ("ready", ("scontrol", "suspend", "{job}")),
             ("@SUSPENDED", ("scontrol", "resume", "{job}")),
         ),
+        shows=("done",),
     ),
 )

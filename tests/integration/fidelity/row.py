@@ -14,6 +14,8 @@ class Row:
     `arguments` are the script's own. `files` are in the job's folder before, by name. A `parent`
     is submitted before, with a body and options, and may be named in the options as `{parent}`.
     `before` are commands that root runs before any job; `{name}` is a word of this run alone.
+    `shows` are texts that the native side must show: two sides that both miss the title's point
+    are the same, too.
     `then` are pairs: once the job's streams hold the text, or the job is in the state `@STATE`
     (or `@ONE|ANOTHER`), the command is run as root, with the job's id for `{job}`; what it
     answers is compared, too. The lines of what is written `in_any_order` are sorted before they
@@ -32,6 +34,7 @@ class Row:
     is_wrapped: bool = False
     parent: tuple[str, tuple[str, ...]] | None = None
     before: tuple[tuple[str, ...], ...] = ()
+    shows: tuple[str, ...] = ()
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
     in_any_order: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)

@@ -55,6 +55,16 @@ _ROWS = (
         _TWO,
     ),
     Row(
+        "--exclusive gives each step CPUs of its own",
+        'for i in 1 2; do srun -n1 --exclusive --mem=40 bash -c "sleep 1; echo $i" & done; wait\n',
+        _TWO,
+    ),
+    Row(
+        "a step on two nodes",
+        "srun bash -c 'echo $SLURM_NODEID of $SLURM_NNODES on $SLURMD_NODENAME'\n",
+        ("-n", "2", "-N", "2"),
+    ),
+    Row(
         "--multi-prog",
         "printf '0 echo first %%t\\n1 echo second %%o\\n' >programs; srun --multi-prog programs\n",
         _TWO,

@@ -59,6 +59,12 @@ ROWS = (
         ("--input=given",),
         files={"given": b"one\ntwo\n\x00three"},
     ),
+    Row(
+        "each task of an array has an --input of its own",
+        "cat\n",
+        ("--array=1-2", "--input=%a.in"),
+        files={"1.in": b"first\n", "2.in": b"second\n"},
+    ),
     Row("--input that is not there fails the job", "echo hi\n", ("--input=absent",)),
     Row(
         "a folder of --output that is not there fails the job", "echo hi\n", ("-o", "absent/a.out")

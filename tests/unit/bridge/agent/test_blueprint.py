@@ -95,6 +95,13 @@ def test_the_environment_changes_in_the_documented_places_only(tmp_path):
     ]
 
 
+def test_what_srun_was_told_of_the_loader_counts_more_than_what_was_hidden_from_it(tmp_path):
+    hidden = [b"SBRIDGE_KEPT_LD_LIBRARY_PATH=/script", b"SBRIDGE_KEPT_LD_PRELOAD=x"]
+    for given in ([b"LD_LIBRARY_PATH=/srun", *hidden], [*hidden, b"LD_LIBRARY_PATH=/srun"]):
+        found = blueprint.environment(given, None, job(tmp_path))
+        assert sorted(found)[:2] == [b"LD_LIBRARY_PATH=/srun", b"LD_PRELOAD=x"]
+
+
 def test_variables_of_the_image_are_there_where_the_job_has_none(tmp_path):
     image = {"LANG": "C", "CONDA_PREFIX": "/opt/conda", "ODD": os.fsdecode(b"\xff")}
     sandbox = Sandbox("x", 1, 1, variables=image)

@@ -1,10 +1,19 @@
 """Which steps are not let in, and what those run that are."""
 
+from dataclasses import replace
+
 import pytest
 
-from bridge import wire
-from bridge.agent.entrance import RefusedError, _check_descriptors, _file_to_run, _named_jobs
+from bridge import kernel, wire
+from bridge.agent.entrance import (
+    Entrance,
+    RefusedError,
+    _check_descriptors,
+    _file_to_run,
+    _named_jobs,
+)
 from bridge.agent.job import JobRun, Request, State
+from bridge.config import Config
 from bridge.job_spool import JobSpool, RunId
 
 
@@ -67,6 +76,25 @@ def test_a_task_of_a_heterogeneous_job_is_of_the_part_whose_cgroup_it_is_in(
 ):
     message = wire.Message("enter", [("env", pair.encode()) for pair in environment])
     assert list(dict.fromkeys(_named_jobs(message, in_cgroup))) == likeliest
+
+
+SLURMS, OTHERS = "/slurm_n1/uid_1001/job_7/step_batch/task_0", "/user.slice"
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "chosen"),
+    [
+        ("auto", SLURMS, "slurm"),
+        ("auto", OTHERS, "sandbox"),
+        ("slurm", OTHERS, "slurm"),
+        ("sandbox", SLURMS, "sandbox"),
+    ],
+)
+def test_the_setting_decides_whose_cgroup_a_step_joins(monkeypatch, setting, path, chosen):
+    config = Config()
+    config = replace(config, agent=replace(config.agent, step_cgroup=setting))
+    monkeypatch.setattr(kernel, "cgroup_paths", lambda _: {"memory": path, "cpu": OTHERS})
+    assert Entrance(config, None, None, None)._cgroup_of(-1) == chosen
 
 
 @pytest.mark.parametrize("value", ["", "0", "x", "1" * 11])

@@ -107,6 +107,14 @@ def test_the_results_of_a_job_without_a_record_wait_for_its_sandbox(epilog, offe
     assert [str(job.run) for job in finished] == ["7.0"]
 
 
+def test_an_epilog_that_comes_twice_ends_the_run_once(epilog, recorded, offered, finished):
+    cluster = offered("slurm-job-7")
+    job = recorded()
+    assert [epilog().kind for _ in range(2)] == ["ok", "ok"]
+    assert cluster.there == set()
+    assert finished == [job]
+
+
 @pytest.mark.parametrize("comment", ["sbridge1?tag=ab", "sbridge1?image=%ff"])
 def test_no_sandbox_is_looked_for_that_nobody_could_have_made(epilog, offered, comment):
     offered("slurm-job-7", stuck={"slurm-job-7"})

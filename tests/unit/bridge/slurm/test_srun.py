@@ -90,6 +90,19 @@ def test_the_job_is_the_named_or_the_inherited_one(words, environment, job):
     assert srun.job_of(words, environment) == job
 
 
+@pytest.mark.parametrize("words", [[], ["-n1", "x", "--export=A"], ["-x", "--export", "--", "x"]])
+def test_what_is_no_export_option_is_left_alone(words):
+    assert srun.with_exports(words, lambda value: "changed") == words
+
+
+def test_the_exports_of_every_component_are_rewritten():
+    words = ["-l", "--export=A,B", "x", ":", "-n2", "--export", "C", "x", "--export=D"]
+    assert srun.with_exports(words, lambda value: f"{value},E") == [
+        *("-l", "--export=A,B,E", "x", ":"),
+        *("-n2", "--export", "C,E", "x", "--export=D"),
+    ]
+
+
 @pytest.mark.parametrize("path", ["/", "/a b", "/한글", "/%t'\"\\=41", "/x\udcff"])
 def test_a_directory_survives_its_mark_without_a_word_that_needs_quoting(path):
     word = task.MARK + task.quote(path)

@@ -1,0 +1,32 @@
+"""What the environment of a sandboxed script becomes for a Slurm command on the node."""
+
+import pytest
+
+from bridge.slurm import errand
+
+
+def test_the_loaders_variables_have_other_names_on_the_node():
+    inside = {b"LD_PRELOAD": b"/image/x.so", b"PATH": b"/bin", b"GLIBC_TUNABLES": b"a=b"}
+    assert errand.for_the_node(inside) == {
+        b"SBRIDGE_KEPT_LD_PRELOAD": b"/image/x.so",
+        b"PATH": b"/bin",
+        b"SBRIDGE_KEPT_GLIBC_TUNABLES": b"a=b",
+    }
+
+
+def test_what_names_this_sandboxs_folders_is_for_no_other_job():
+    inside = {b"SBRIDGE_OUTPUTS": b"/out", b"SBRIDGE_DOOR": b"/door", b"SBRIDGE_MINE": b"x"}
+    assert errand.for_the_node(inside) == {b"SBRIDGE_MINE": b"x"}
+
+
+def test_what_is_exported_by_its_name_is_so_by_its_other_name():
+    inside = {b"SLURM_EXPORT_ENV": b"PATH,LD_LIBRARY_PATH", b"SRUN_EXPORT_ENV": b"\xff,LD_A"}
+    assert errand.for_the_node(inside) == {
+        b"SLURM_EXPORT_ENV": b"PATH,LD_LIBRARY_PATH,SBRIDGE_KEPT_LD_LIBRARY_PATH",
+        b"SRUN_EXPORT_ENV": b"\xff,LD_A,SBRIDGE_KEPT_LD_A",
+    }
+
+
+@pytest.mark.parametrize("value", ["ALL", "NONE", "", "A,B=LD_X", "ALL,LD_LIBRARY_PATH=/x"])
+def test_other_exports_stay_as_they_are(value):
+    assert errand.exported(value) == value
