@@ -7,10 +7,15 @@ descriptors travel (SCM_RIGHTS) with the length.
 """
 
 # What `socket` wraps: that takes ten milliseconds to import, as much as all else of a hook's
-# time. `array` and `struct` cost a few more.
+# time. `array` and `struct` cost a few more, and what annotations name half of one.
 import _socket
 import sys
-from _collections_abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Pay = Callable[[int], None]
 
 # What a step may send: Linux allows arguments and environment of 6 MiB, and few open files.
 MAX_MESSAGE_BYTES = 7 * 1024 * 1024
@@ -73,7 +78,7 @@ def receive(
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_descriptors: int = MAX_DESCRIPTORS,
     max_fields: int = MAX_FIELDS,
-    pay: Callable[[int], None] = lambda _cost: None,
+    pay: "Pay" = lambda _cost: None,
 ) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
 
@@ -133,7 +138,7 @@ def _receive_header(connection: _socket.socket, descriptors: list[int], most: in
     return header
 
 
-def _receive_exactly(connection: _socket.socket, length: int, pay: Callable[[int], None]) -> bytes:
+def _receive_exactly(connection: _socket.socket, length: int, pay: "Pay") -> bytes:
     payload = bytearray()
     while len(payload) < length:
         pay(0)

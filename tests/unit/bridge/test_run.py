@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bridge import run, wire
+from bridge import batch_script, run, wire
 
 
 def test_only_the_batch_script_is_opened_for_the_keeper(tmp_path):
@@ -80,7 +80,7 @@ def become(monkeypatch, tmp_path):
     def become(*fields, argv=("/bin/bash -l", SCRIPT, "a b")):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["sbridge-run", *map(os.fsdecode, argv)])
-        monkeypatch.setattr(os, "execve", lambda *all_of_it: done.append(all_of_it))
+        monkeypatch.setattr(run.posix, "execve", lambda *all_of_it: done.append(all_of_it))
         monkeypatch.setattr(run.signal, "signal", lambda *_: None)
         done = []
         step = run.Step(b"/nowhere", {b"PATH": b"/usr/bin", b"K8S_SCRIPT": b"/mine"})
@@ -225,9 +225,9 @@ def test_an_agent_that_says_something_gets_the_whole_time_again(agents, capfd, m
 
 def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch):
     connected = []
-    read = run.batch_script.has_command
+    read = batch_script.has_command
     monkeypatch.setattr(
-        run.batch_script, "has_command", lambda script: connected.append(False) or read(script)
+        batch_script, "has_command", lambda script: connected.append(False) or read(script)
     )
 
     def agent(connection):
