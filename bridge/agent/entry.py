@@ -2,8 +2,9 @@
 
 import socket
 from dataclasses import dataclass
+from functools import cached_property
 
-from bridge import wire
+from bridge import kernel, wire
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Entry:
     init: int
     script: int | None
     step: list[tuple[int, int]]
+
+    @cached_property
+    def owner(self) -> kernel.Identity:
+        """Who sbridge-run is; raises OSError when it has ended."""
+        return kernel.identity(self.caller)
 
     @classmethod
     def of(cls, message: wire.Message, descriptors: list[int]) -> "Entry":

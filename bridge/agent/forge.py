@@ -14,6 +14,8 @@ process that nobody collects keeps its cgroup, and with it the sandbox, alive.
 The other way round, the agent is killed when the forge dies.
 """
 
+# `_signal` is what `signal` wraps in enumerations, at a cost that each child has.
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import select
@@ -159,7 +161,7 @@ def _handle(
     try:
         signal.set_wakeup_fd(-1)
         for number in (*_PASSED_ON, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         channel.close()
         os.setsid()
         task(message, descriptors)

@@ -121,9 +121,10 @@ class _Keeper:
         home = caller if self._in_step_cgroup else self._entry.init
         affinity = os.sched_getaffinity(int(self._entry.message.first("caller_pid")))
         kernel.move_to_cgroups([self._child, os.getpid()], _elsewhere(home))
+        nice = kernel.nice(caller)
         for pid in (self._child, 0):
             os.sched_setaffinity(pid, affinity)
-            os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))
+            os.setpriority(os.PRIO_PROCESS, pid, nice)
 
     def _watch_stops(self, witness: bytes) -> None:
         caller_pid = int(self._entry.message.first("caller_pid"))

@@ -46,9 +46,9 @@ class ScriptProcess:
         self._terminal = Terminal.of(entry.step)
         self._pmix = PmixFolder.of(entry.message)
         # All that needs a path, a codec or a module of the node is prepared out here.
-        self._identity = kernel.identity(entry.caller)
+        self._identity = entry.owner
         self._limits = kernel.limits(entry.caller)
-        self._ignored = kernel.ignored_signals(entry.caller) - _IGNORED_BY_PYTHON
+        self._ignored = entry.owner.ignored - _IGNORED_BY_PYTHON
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
