@@ -358,20 +358,21 @@ def cgroup_mounts() -> dict[str, Path]:
     return mounts
 
 
-def move_to_cgroups(pids: list[int], paths: dict[str, str]) -> None:
-    """Move processes into the given cgroups (`cgroup_paths` of another process)."""
+def open_cgroups(paths: dict[str, str]) -> list[int]:
+    """Open the given cgroups (`cgroup_paths` of a process): a pid written to one moves there."""
     mounts = cgroup_mounts()
-    for controllers, path in paths.items():
-        mount = _mount_of(controllers, mounts)
-        if mount is None:
-            continue
-        procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
-        descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for pid in pids:
-                os.write(descriptor, b"%d" % pid)
-        finally:
+    opened: list[int] = []
+    try:
+        for controllers, path in paths.items():
+            mount = _mount_of(controllers, mounts)
+            if mount is not None:
+                procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
+                opened.append(os.open(procs, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        for descriptor in opened:
             os.close(descriptor)
+        raise
+    return opened
 
 
 def expect_cgroup_move() -> None:
@@ -386,7 +387,11 @@ def expect_cgroup_move() -> None:
     finally:
         os.close(own)
     with contextlib.suppress(OSError):
-        move_to_cgroups([0], dict([min(paths.items())]))
+        for descriptor in open_cgroups(dict([min(paths.items())])):
+            try:
+                os.write(descriptor, b"0")
+            finally:
+                os.close(descriptor)
 
 
 def cgroup_is_empty(path: str) -> bool:

@@ -60,7 +60,7 @@ class Door:
     _is_closed: bool = False
 
     def __post_init__(self) -> None:
-        self._owner = self.entry.owner
+        self._owner = self.entry.heritage.owner
         self._inside = os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.entry.init)
         self._outside = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._make()

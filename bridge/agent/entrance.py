@@ -13,16 +13,19 @@ from typing import Any
 from bridge import kernel, wire
 from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
+from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import PermanentError, TemporaryError
 from bridge.job_spool import slurmd_script
+from bridge.runtimes.sandbox import Sandbox
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
 _HIGHEST_DESCRIPTOR = 255
 _WHY_S = 3.0  # the kubelet tells of an end within two seconds
+_READ = os.O_RDONLY | os.O_CLOEXEC
 _DIGITS = 10  # of a job id
 _PART = b"SLURM_JOB_ID_HET_GROUP_"
 
@@ -163,24 +166,43 @@ class Entrance:
         sandbox = job.state.sandbox
         if sandbox is None:
             raise RefusedError("the job is over")
+        _check_descriptors(message, descriptors)
+        heritage = Heritage.of(pid, caller)
+        if set(heritage.owner.uids) != {job.request.uid}:
+            raise RefusedError(f"job {job.run.job_id} is not yours")
+        opened: list[int] = []
         try:
-            init = kernel.open_process(sandbox.init_pid)
-        except OSError:
-            raise RefusedError(_gone(job)) from None
-        try:
-            if kernel.start_ticks(init) != sandbox.init_start:
-                raise RefusedError(_gone(job))
-            _check_descriptors(message, descriptors)
-            orders = self._orders(message, caller, pid, job)
-            passed = [connection.fileno(), caller, init, *descriptors]
+            opened += self._open_sandbox(sandbox, job)
+            cgroup = self._cgroup_of(caller)
+            cgroups = _open_cgroups(caller if cgroup == "slurm" else opened[0])
+            opened += cgroups
+            orders: wire.Fields = [
+                ("cgroup", cgroup.encode()),
+                ("cgroups", b"%d" % len(cgroups)),
+                *heritage.orders(),
+                *self._orders(message, caller, pid, job),
+            ]
+            passed = [connection.fileno(), caller, *opened, *descriptors]
             self._forge.send(wire.Message("enter", orders), passed)
         finally:
-            os.close(init)
+            wire.close_all(opened)
         self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
 
+    def _open_sandbox(self, sandbox: Sandbox, job: JobRun) -> list[int]:
+        """Open the /proc folder of the sandbox's first process, and the namespaces to join."""
+        opened: list[int] = []
+        try:
+            opened.append(kernel.open_process(sandbox.init_pid))
+            if kernel.start_ticks(opened[0]) != sandbox.init_start:
+                raise ProcessLookupError
+            for name in self._namespaces():
+                opened.append(os.open(b"ns/" + name, _READ, dir_fd=opened[0]))
+        except OSError:
+            wire.close_all(opened)
+            raise RefusedError(_gone(job)) from None
+        return opened
+
     def _orders(self, message: wire.Message, caller: int, pid: int, job: JobRun) -> wire.Fields:
-        sandbox = job.state.sandbox
-        assert sandbox is not None
         asked = job.request.asked
         directories = [asked.workdir.encode(), message.first("cwd")]
         if message.first("task"):
@@ -189,8 +211,6 @@ class Entrance:
         orders: wire.Fields = [
             ("uid", b"%d" % job.request.uid),
             ("caller_pid", b"%d" % pid),
-            ("init_start", b"%d" % sandbox.init_start),
-            ("cgroup", self._cgroup_of(caller).encode()),
             ("warnings", os.fsencode(job.spool.warnings)),
             ("task", message.first("task")),
             ("door", os.fsencode(job.spool.steps / door)),
@@ -233,6 +253,22 @@ class Entrance:
         if setting != "auto":
             return setting
         return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+
+
+def _open_cgroups(home: int) -> list[int]:
+    """Open those of a process's cgroups that the forge is not in: each move takes time."""
+    forge = kernel.open_process(os.getppid())
+    try:
+        here = kernel.cgroup_paths(forge)
+    finally:
+        os.close(forge)
+    try:
+        there = kernel.cgroup_paths(home)
+        return kernel.open_cgroups(
+            {kind: path for kind, path in there.items() if here.get(kind) != path}
+        )
+    except OSError as error:
+        raise RefusedError(f"the sandbox could not be entered: {error}") from error
 
 
 def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:

@@ -33,7 +33,7 @@ Task = Callable[[wire.Message, list[int]], None]
 _NOTIFY = "notify"
 # More than a step may send to the agent, which adds its own to it.
 _MAX_BYTES = wire.MAX_MESSAGE_BYTES + 1024 * 1024
-_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 16
+_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 48
 _MAX_FIELDS = wire.MAX_FIELDS + 4096
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

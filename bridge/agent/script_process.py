@@ -30,14 +30,13 @@ class ScriptProcess:
     def __init__(
         self,
         entry: Entry,
-        namespaces: list[tuple[int, int]],
         trouble: int,
         permission: int,
         permit: int,
         ready: int,
     ) -> None:
         self._message = entry.message
-        self._namespaces = namespaces
+        self._namespaces = entry.namespaces
         self._trouble = trouble
         self._permission = permission
         self._permit = permit
@@ -46,9 +45,9 @@ class ScriptProcess:
         self._terminal = Terminal.of(entry.step)
         self._pmix = PmixFolder.of(entry.message)
         # All that needs a path, a codec or a module of the node is prepared out here.
-        self._identity = entry.owner
-        self._limits = kernel.limits(entry.caller)
-        self._ignored = entry.owner.ignored - _IGNORED_BY_PYTHON
+        self._identity = entry.heritage.owner
+        self._limits = entry.heritage.limits
+        self._ignored = self._identity.ignored - _IGNORED_BY_PYTHON
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
