@@ -63,6 +63,7 @@ class Step:
         self._is_task = self._directory is not None
         self._argv = rest if self._is_task else _script_argv(first, rest)
         self._said = b""
+        self._files: list[int] = []  # the step's own
         self._witness = Witness()
         self._deadline = time.monotonic() + AGENT_TIMEOUT_S  # later once an agent says something
 
@@ -106,15 +107,16 @@ class Step:
                 wire.send(connection, request, descriptors)
             except (BrokenPipeError, ConnectionResetError):
                 return self._wait(connection)  # the agent may have said why it would not listen
-            self._witness.start(connection)  # while the agent works
+            self._witness.start(connection, self._files)  # while the agent works
             return self._wait(connection)
         except (OSError, wire.WireError):
             return None
 
     def _request(self) -> tuple[wire.Message, list[int]]:
         """Return the message that asks to enter, and the descriptors that go with it."""
-        numbers = _inherited_descriptors()
-        fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
+        self._files = _inherited_descriptors()
+        numbers = list(self._files)
+        fields: wire.Fields = [("fd", b"%d" % number) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
         fields += [("env", key + b"=" + value) for key, value in self._environment.items()]
         fields.append(("cwd", self._directory or _working_directory()))
@@ -188,7 +190,7 @@ class Step:
     def _accompany(self, connection: _socket.socket) -> int:
         if _release_terminal():
             self._witness.dismiss()  # it saw the hang-up, which is no signal for the script
-            self._witness.start(connection)
+            self._witness.start(connection, self._files)
         wakeup = _catch_signals()
         try:
             # The keeper starts the script only now, when no signal can be lost any more.
@@ -270,8 +272,11 @@ class Witness:
         self.pid = 0
         self._seen: list[int] = []
 
-    def start(self, connection: _socket.socket) -> None:
-        """Fork; the child lets go of `connection` and of the step's own files."""
+    def start(self, connection: _socket.socket, files: list[int]) -> None:
+        """Fork; the child lets go of `connection` and of `files`, the step's own.
+
+        Whoever reads those must see their end with the script's.
+        """
         self._seen.clear()
         self._reports, reports = posix.pipe2(posix.O_CLOEXEC)
         alive, self._alive = posix.pipe2(posix.O_CLOEXEC)
@@ -280,7 +285,8 @@ class Witness:
             try:
                 connection.close()
                 posix.close(self._alive)
-                _drop_stdio()
+                for number in files:
+                    posix.close(number)
                 self._watch(reports, alive)
             finally:
                 posix._exit(0)
@@ -357,12 +363,6 @@ def _release_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _drop_stdio() -> None:
-    """Let go of the step's own files: whoever reads them must see their end with the script's."""
-    for number in _inherited_descriptors():
-        posix.close(number)
 
 
 def _environment() -> dict[bytes, bytes]:

@@ -82,6 +82,27 @@ def receive(
 ) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
 
+    As `receive_payload`, and raises `WireError` when it is no message.
+    """
+    payload, descriptors = receive_payload(connection, max_bytes, max_descriptors, max_fields, pay)
+    if payload is None:
+        return None, []
+    try:
+        return parse(payload), descriptors
+    except BaseException:
+        close_all(descriptors)
+        raise
+
+
+def receive_payload(
+    connection: _socket.socket,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_descriptors: int = MAX_DESCRIPTORS,
+    max_fields: int = MAX_FIELDS,
+    pay: "Pay" = lambda _cost: None,
+) -> tuple[bytes | None, list[int]]:
+    """Receive what `parse` makes a message of, and the descriptors that came with it.
+
     Calls `pay` with the bytes of memory that are about to be taken; what it raises ends this.
     Returns (None, []) when the peer closed the connection between two messages. Raises
     `WireError` when it sent no message or closed in the middle, OSError (TimeoutError) as
@@ -103,7 +124,7 @@ def receive(
                 f"{count} arguments and environment variables are more than {max_fields}"
             )
         pay(count * _FIELD_COST)
-        return _parse(payload), descriptors
+        return payload, descriptors
     except BaseException:
         close_all(descriptors)
         raise
@@ -149,7 +170,13 @@ def _receive_exactly(connection: _socket.socket, length: int, pay: "Pay") -> byt
     return bytes(payload)
 
 
-def _parse(payload: bytes) -> Message:
+def kind_of(payload: bytes) -> str:
+    """Return the kind of a message that is not parsed yet."""
+    return payload.partition(b"\0")[0].decode("ascii", "replace")
+
+
+def parse(payload: bytes) -> Message:
+    """Return the message; raises `WireError` when it is none."""
     kind, *fields = payload.split(b"\0")
     pairs: Fields = []
     for field in fields:

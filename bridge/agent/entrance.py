@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import kernel, wire
-from bridge.agent import blueprint, pmix, rendezvous, shim
+from bridge.agent import blueprint, pmix, rendezvous, shim, stop_watch
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
@@ -176,9 +176,12 @@ class Entrance:
             cgroup = self._cgroup_of(caller)
             cgroups = _open_cgroups(caller if cgroup == "slurm" else opened[0])
             opened += cgroups
+            switches = _watch_switches(pid)
+            opened += switches
             orders: wire.Fields = [
                 ("cgroup", cgroup.encode()),
                 ("cgroups", b"%d" % len(cgroups)),
+                ("switches", b"1" if switches else b""),
                 *heritage.orders(),
                 *self._orders(message, caller, pid, job),
             ]
@@ -210,7 +213,6 @@ class Entrance:
         door = f"{pid}-{kernel.start_ticks(caller)}"
         orders: wire.Fields = [
             ("uid", b"%d" % job.request.uid),
-            ("caller_pid", b"%d" % pid),
             ("warnings", os.fsencode(job.spool.warnings)),
             ("task", message.first("task")),
             ("door", os.fsencode(job.spool.steps / door)),
@@ -269,6 +271,13 @@ def _open_cgroups(home: int) -> list[int]:
         )
     except OSError as error:
         raise RefusedError(f"the sandbox could not be entered: {error}") from error
+
+
+def _watch_switches(pid: int) -> list[int]:
+    try:
+        return [stop_watch.watch_switches(pid)]
+    except OSError:
+        return []  # a kernel without perf events
 
 
 def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:

@@ -24,7 +24,8 @@ class Entry:
     the sandbox's first process, `script` the batch script or None, `step` the step's own
     open files as (number there, descriptor here), `namespaces` those of the sandbox in the order
     of joining, as (descriptor, CLONE_NEW…), `cgroups` the lists of processes of the cgroups that
-    the step belongs to and the keeper does not.
+    the step belongs to and the keeper does not, `switches` what tells that sbridge-run gave up its
+    CPU (bridge.agent.stop_watch), or None.
     """
 
     message: wire.Message
@@ -35,6 +36,7 @@ class Entry:
     step: list[tuple[int, int]]
     namespaces: list[tuple[int, int]] = field(default_factory=list)
     cgroups: list[int] = field(default_factory=list)
+    switches: int | None = None
 
     @cached_property
     def heritage(self) -> Heritage:
@@ -50,7 +52,8 @@ class Entry:
         caller, init = rest.pop(0), rest.pop(0)
         namespaces = [(rest.pop(0), _NAMESPACES[name]) for name in message.every("namespace")]
         cgroups = [rest.pop(0) for _ in range(int(message.first("cgroups", b"0")))]
+        switches = rest.pop(0) if message.first("switches") else None
         numbers = [int(number) for number in message.every("fd")]
         step = list(zip(numbers, rest, strict=False))
         script = rest[len(numbers)] if len(rest) > len(numbers) else None
-        return cls(message, connection, caller, init, script, step, namespaces, cgroups)
+        return cls(message, connection, caller, init, script, step, namespaces, cgroups, switches)

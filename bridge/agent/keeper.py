@@ -36,12 +36,13 @@ _SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 def enter(message: wire.Message, descriptors: list[int]) -> None:
-    """Handle the agent's `enter`: run the step to its end; returns when it is reported."""
+    """Handle the agent's `enter`: run the step to its end, report that, and end."""
     entry = Entry.of(message, descriptors)
     try:
         _Keeper(entry).run()
     except OSError as error:
         _report(entry.connection, "failed", f"the sandbox could not be entered: {error}")
+    os._exit(0)  # tidying up would copy what is shared with the forge
 
 
 def _report(connection: socket.socket, kind: str, text: str) -> None:
@@ -103,9 +104,10 @@ class _Keeper:
             os.setpriority(os.PRIO_PROCESS, pid, heritage.nice)
 
     def _watch_stops(self, witness: bytes) -> None:
-        caller_pid = int(self._entry.message.first("caller_pid"))
+        if self._entry.switches is None:
+            return
         try:
-            self._stops = StopWatch(caller_pid, self._entry.caller, witness)
+            self._stops = StopWatch(self._entry.switches, self._entry.caller, witness)
         except OSError:
             pass  # a kernel without perf events: SIGSTOP stays with sbridge-run
 

@@ -4,12 +4,17 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from bridge import batch_script, run, wire
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_only_the_batch_script_is_opened_for_the_keeper(tmp_path):
@@ -44,7 +49,7 @@ def test_the_witness_tells_a_signal_for_the_group_from_one_for_the_shell(whole_g
         one, other = socket.socketpair()
         with one, other:
             witness = run.Witness()
-            witness.start(one)
+            witness.start(one, [])
             # The witness must be listening: it is, once it has reported a signal of its own.
             os.kill(witness.pid, signal.SIGUSR2)
             while not witness.saw(signal.SIGUSR2):
@@ -251,3 +256,18 @@ def test_a_signal_that_comes_too_late_does_not_hide_how_the_script_ended(monkeyp
         assert step._pass_signals_on(ours, wakeup) == 3
     os.close(wakeup)
     os.close(writer)
+
+
+def test_a_task_imports_nothing_that_only_batch_scripts_need():
+    """Each task starts an interpreter: `os` alone is a tenth of that."""
+    words = "from bridge.run import main; main('/nowhere')"
+    show = "print({'os', 'bridge.batch_script', '_collections_abc'} & {*sys.modules})"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = ['--task=/', 'x']"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"{code}; {words}; {show}"],
+        env={"SLURM_JOB_ID": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"
