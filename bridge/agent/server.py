@@ -24,7 +24,6 @@ from bridge.errors import NodeError, SbridgeError
 _PAUSE_S = 1.0
 _SILENCE_S = 10.0  # between the pieces of a first message
 _BACKLOG = 512
-_EXPECTED_S = 0.005  # less than what the kernel takes to be unready again
 _CONNECTIONS_PER_USER = 128
 
 
@@ -42,7 +41,6 @@ class Server:
         self._connections: collections.Counter[int] = collections.Counter()
         self._budget = Budget()
         self._lock = threading.Lock()
-        self._expected_at = 0.0
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
 
     def start(self) -> None:
@@ -74,17 +72,11 @@ class Server:
                 with connection:  # sbridge-run tries again; nobody shuts out the hooks
                     _turn_away(connection, "busy", f"{_CONNECTIONS_PER_USER} steps are waiting")
                 continue
-            if uid != 0:
-                self._expect_cgroup_move()
+            if uid != 0:  # a step, which will need it
+                threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
             with self._lock:
                 self._connections[uid] += 1
             threading.Thread(target=self._converse, args=(connection, uid), daemon=True).start()
-
-    def _expect_cgroup_move(self) -> None:
-        """Have the kernel ready when a step is moved; once is enough for those that come now."""
-        if time.monotonic() > self._expected_at + _EXPECTED_S:
-            self._expected_at = time.monotonic()
-            threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
 
     def _converse(self, connection: socket.socket, uid: int) -> None:
         purse = Purse(self._budget, uid)
