@@ -52,7 +52,7 @@ class _Command:
 class Door:
     """One step's door, held by its keeper; `poll` is the keeper's own."""
 
-    folder: Path
+    folder: str
     entry: Entry
     poll: "select.poll"
     _commands: dict[int, _Command] = field(default_factory=dict)
@@ -211,7 +211,7 @@ class Door:
         return set(found.uids) == set(self._owner.uids)
 
     def _tell_end(self, pid: int, command: _Command, verdict: str) -> None:
-        draft = self.folder / "ended" / ".new"
+        draft = Path(self.folder) / "ended" / ".new"
         with contextlib.suppress(OSError):  # the asking process says that it cannot read it
             draft.parent.mkdir(exist_ok=True)
             draft.parent.chmod(0o755)
@@ -245,7 +245,7 @@ class Door:
         os.close(asking)
         os.close(command.waiter)
         with contextlib.suppress(OSError):
-            os.unlink(self.folder / "ended" / str(pid))
+            os.unlink(f"{self.folder}/ended/{pid}")
 
 
 def _is_number(word: str) -> bool:

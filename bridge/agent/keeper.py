@@ -21,7 +21,6 @@ import select
 import signal
 import socket
 import time
-from pathlib import Path
 
 from bridge import kernel, wire
 from bridge.agent.descendants import descendants
@@ -83,7 +82,7 @@ class _Keeper:
         self._session = os.getsid(self._child)
         self._watch_stops(go.first("witness"))
         poll = select.poll()
-        door = Door(Path(self._entry.message.text("door")), self._entry, poll)
+        door = Door(self._entry.message.text("door"), self._entry, poll)
         os.write(permit, b"!")  # the script finds the door
         try:
             self._hold(poll, door, wakeup, trouble)
