@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bridge import kernel, wire
-from bridge.agent import blueprint, pmix, rendezvous, shim, stop_watch
+from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
+from bridge.agent.passage import Passage
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import PermanentError, TemporaryError
@@ -25,7 +26,6 @@ _QUIET_S = 2.0
 _LOOK_S = 1.0
 _HIGHEST_DESCRIPTOR = 255
 _WHY_S = 3.0  # the kubelet tells of an end within two seconds
-_READ = os.O_RDONLY | os.O_CLOEXEC
 _DIGITS = 10  # of a job id
 _PART = b"SLURM_JOB_ID_HET_GROUP_"
 
@@ -170,40 +170,31 @@ class Entrance:
         heritage = Heritage.of(pid, caller)
         if set(heritage.owner.uids) != {job.request.uid}:
             raise RefusedError(f"job {job.run.job_id} is not yours")
-        opened: list[int] = []
-        try:
-            opened += self._open_sandbox(sandbox, job)
-            cgroup = self._cgroup_of(caller)
-            cgroups = _open_cgroups(caller if cgroup == "slurm" else opened[0])
-            opened += cgroups
-            switches = _watch_switches(pid)
-            opened += switches
+        with Passage() as passage:
+            cgroup = self._open(passage, sandbox, job, caller)
+            passage.watch_stops(pid)
             orders: wire.Fields = [
                 ("cgroup", cgroup.encode()),
-                ("cgroups", b"%d" % len(cgroups)),
-                ("switches", b"1" if switches else b""),
+                *passage.orders,
                 *heritage.orders(),
                 *self._orders(message, caller, pid, job),
             ]
-            passed = [connection.fileno(), caller, *opened, *descriptors]
+            passed = [connection.fileno(), caller, *passage.descriptors, *descriptors]
             self._forge.send(wire.Message("enter", orders), passed)
-        finally:
-            wire.close_all(opened)
         self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
 
-    def _open_sandbox(self, sandbox: Sandbox, job: JobRun) -> list[int]:
-        """Open the /proc folder of the sandbox's first process, and the namespaces to join."""
-        opened: list[int] = []
+    def _open(self, passage: Passage, sandbox: Sandbox, job: JobRun, caller: int) -> str:
+        """Open the sandbox and the cgroups that the step shall be in; returns whose these are."""
         try:
-            opened.append(kernel.open_process(sandbox.init_pid))
-            if kernel.start_ticks(opened[0]) != sandbox.init_start:
-                raise ProcessLookupError
-            for name in self._namespaces():
-                opened.append(os.open(b"ns/" + name, _READ, dir_fd=opened[0]))
+            init = passage.open_sandbox(sandbox, self._namespaces())
         except OSError:
-            wire.close_all(opened)
             raise RefusedError(_gone(job)) from None
-        return opened
+        cgroup = self._cgroup_of(caller)
+        try:
+            passage.open_cgroups(caller if cgroup == "slurm" else init)
+        except OSError as error:
+            raise RefusedError(f"the sandbox could not be entered: {error}") from error
+        return cgroup
 
     def _orders(self, message: wire.Message, caller: int, pid: int, job: JobRun) -> wire.Fields:
         asked = job.request.asked
@@ -220,7 +211,6 @@ class Entrance:
             ("runner", message.first("runner")),
             ("job", b"%d" % job.run.job_id),
         ]
-        orders += [("namespace", name) for name in self._namespaces()]
         orders += [("cwd", directory) for directory in directories if directory]
         orders += [("fd", number) for number in message.every("fd")]
         orders += [("arg", argument) for argument in message.every("arg")]
@@ -255,29 +245,6 @@ class Entrance:
         if setting != "auto":
             return setting
         return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
-
-
-def _open_cgroups(home: int) -> list[int]:
-    """Open those of a process's cgroups that the forge is not in: each move takes time."""
-    forge = kernel.open_process(os.getppid())
-    try:
-        here = kernel.cgroup_paths(forge)
-    finally:
-        os.close(forge)
-    try:
-        there = kernel.cgroup_paths(home)
-        return kernel.open_cgroups(
-            {kind: path for kind, path in there.items() if here.get(kind) != path}
-        )
-    except OSError as error:
-        raise RefusedError(f"the sandbox could not be entered: {error}") from error
-
-
-def _watch_switches(pid: int) -> list[int]:
-    try:
-        return [stop_watch.watch_switches(pid)]
-    except OSError:
-        return []  # a kernel without perf events
 
 
 def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:
