@@ -20,7 +20,7 @@ import select
 import sys
 import time
 
-from bridge import task, wire
+from bridge import batch_script, task, wire
 
 AGENT_TIMEOUT_S = 300.0
 _RETRY_S = 0.25
@@ -61,7 +61,7 @@ class Step:
         first, *rest = map(_encoded, sys.argv[1:])
         self._directory = task.directory_of(first)
         self._is_task = self._directory is not None
-        self._argv = rest if self._is_task else _script_argv(first, rest)
+        self._argv = rest if self._is_task else [*batch_script.interpreter_argv(first), *rest]
         self._said = b""
         self._files: list[int] = []  # the step's own
         self._witness = Witness()
@@ -127,7 +127,7 @@ class Step:
         if script is not None:
             numbers.append(script)
             fields.append(("script", b"1"))
-            if not _has_command(script):
+            if not batch_script.has_command(script):
                 fields.append(("idle", b"1"))
         return wire.Message("enter", fields), numbers
 
@@ -147,7 +147,7 @@ class Step:
         return _fail(text, int(answer.first("exit_code") or _FATAL_EXIT_CODE))
 
     def _become(self, answer: wire.Message) -> int:
-        from bridge import batch_script  # only here and for batch scripts
+        from bridge import stand_in  # only here
 
         for pair in answer.every("env"):
             key, _, value = pair.partition(b"=")
@@ -156,7 +156,7 @@ class Step:
         file = answer.first("file")
         try:
             argv = answer.every("arg") + self._argv_for(file)
-        except batch_script.UnrunnableError as error:
+        except stand_in.UnrunnableError as error:
             return _fail(str(error), error.exit_code)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
             signal.signal(number, signal.SIG_DFL)
@@ -164,7 +164,7 @@ class Step:
             posix.execve(argv[0], argv, self._environment)
         except OSError as error:
             if file:
-                refusal = batch_script.cannot_start(file, argv, error)
+                refusal = stand_in.cannot_start(file, argv, error)
                 return _fail(str(refusal), refusal.exit_code)
             # As slurmstepd does when it cannot start a script: the errno is the exit code.
             return _fail(f"{_decoded(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE)
@@ -173,9 +173,9 @@ class Step:
         """Return what to run: `file`, if the agent names one because the script is idle."""
         if not file:
             return self._argv
-        from bridge import batch_script
+        from bridge import stand_in
 
-        return batch_script.substitute(self._argv, file, self._environment)
+        return stand_in.substitute(self._argv, file, self._environment)
 
     def _go_to(self, directory: bytes) -> None:
         if not directory:
@@ -414,23 +414,8 @@ def _working_directory() -> bytes:
         return b"/"
 
 
-def _script_argv(line: bytes, rest: list[bytes]) -> list[bytes]:
-    """Return what the kernel would execute for a script whose first line is `line`."""
-    from bridge import batch_script
-
-    return [*batch_script.interpreter_argv(line), *rest]
-
-
-def _has_command(script: int) -> bool:
-    from bridge import batch_script
-
-    return batch_script.has_command(script)
-
-
 def _open_script(argv: list[bytes]) -> int | None:
     """Open the batch script, so that the keeper can show it inside without reading a path."""
-    from bridge import batch_script
-
     index = batch_script.position(argv)
     try:
         return None if index is None else posix.open(argv[index], posix.O_RDONLY | posix.O_CLOEXEC)

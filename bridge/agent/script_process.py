@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from bridge import batch_script, kernel
+from bridge import kernel, stand_in
 from bridge.agent import interpreter
 from bridge.agent.entry import Entry
 from bridge.agent.pmix import PmixFolder
@@ -79,7 +79,7 @@ class ScriptProcess:
                 text = f"cannot start the job in its sandbox: {_told(error)}"
                 self._say(text.encode(errors="replace"))
                 os._exit(error.errno or 1)
-            except batch_script.UnrunnableError as error:
+            except stand_in.UnrunnableError as error:
                 self._say(str(error).encode(errors="replace"))
                 os._exit(error.exit_code)
             except BaseException as error:  # noqa: BLE001 - no second keeper may run on
@@ -139,13 +139,13 @@ class ScriptProcess:
             interpreter.execute_task(self._argv, self._environment)
         if not self._file:
             interpreter.execute(self._argv, self._environment, self._say)
-        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
+        argv = stand_in.substitute(self._argv, self._file, self._environment, is_inside=True)
         try:
             if argv[0] == self._file:  # a program, whatever it is called
                 os.execve(argv[0], argv, self._environment)
             interpreter.execute(argv, self._environment, self._say)
         except OSError as error:
-            raise batch_script.cannot_start(self._file, argv, error) from None
+            raise stand_in.cannot_start(self._file, argv, error) from None
 
     def _change_directory(self) -> None:
         refused = b""

@@ -258,10 +258,10 @@ def test_a_signal_that_comes_too_late_does_not_hide_how_the_script_ended(monkeyp
     os.close(writer)
 
 
-def test_a_task_imports_nothing_that_only_batch_scripts_need():
-    """Each task starts an interpreter: `os` alone is a tenth of that."""
+def test_a_step_imports_nothing_that_few_steps_need():
+    """Each task of a step starts an interpreter: `os` alone is a tenth of that."""
     words = "from bridge.run import main; main('/nowhere')"
-    show = "print({'os', 'bridge.batch_script', '_collections_abc'} & {*sys.modules})"
+    show = "print({'os', 'bridge.stand_in', '_collections_abc'} & {*sys.modules})"
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = ['--task=/', 'x']"
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"{code}; {words}; {show}"],
