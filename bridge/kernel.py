@@ -4,6 +4,7 @@ Every function that names a process takes a descriptor of its /proc folder: unli
 it never comes to mean another process.
 """
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import ctypes
 import errno
@@ -208,16 +209,6 @@ def pidfd_getfd(held: int, number: int) -> int:
     return result
 
 
-def ignored_signals(process: int) -> set[int]:
-    """Return the numbers of the signals that the process ignores."""
-    for line in read(process, "status").splitlines():
-        key, _, value = line.partition(b":")
-        if key == b"SigIgn":
-            mask = int(value, 16)
-            return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
-    return set()
-
-
 def read(process: int, name: str) -> bytes:
     """Return the content of /proc/<pid>/`name`."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
@@ -232,12 +223,16 @@ def read(process: int, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a process is: its real, effective, saved and file-system ids, and its groups."""
+    """Who a process is: its real, effective, saved and file-system ids, and its groups.
+
+    And what a child has from it as well: umask, and the numbers of the signals that it ignores.
+    """
 
     uids: tuple[int, ...]
     gids: tuple[int, ...]
     groups: tuple[int, ...]
     umask: int
+    ignored: frozenset[int]
 
 
 def identity(process: int) -> Identity:
@@ -249,7 +244,14 @@ def identity(process: int) -> Identity:
     def numbers(key: bytes) -> tuple[int, ...]:
         return tuple(map(int, lines[key].split()))
 
-    return Identity(numbers(b"Uid"), numbers(b"Gid"), numbers(b"Groups"), int(lines[b"Umask"], 8))
+    mask = int(lines[b"SigIgn"], 16)
+    return Identity(
+        numbers(b"Uid"),
+        numbers(b"Gid"),
+        numbers(b"Groups"),
+        int(lines[b"Umask"], 8),
+        frozenset(number for number in _signal.valid_signals() if mask >> (number - 1) & 1),
+    )
 
 
 def start_ticks(process: int) -> int:
@@ -356,20 +358,21 @@ def cgroup_mounts() -> dict[str, Path]:
     return mounts
 
 
-def move_to_cgroups(pids: list[int], paths: dict[str, str]) -> None:
-    """Move processes into the given cgroups (`cgroup_paths` of another process)."""
+def open_cgroups(paths: dict[str, str]) -> list[int]:
+    """Open the given cgroups (`cgroup_paths` of a process): a pid written to one moves there."""
     mounts = cgroup_mounts()
-    for controllers, path in paths.items():
-        mount = _mount_of(controllers, mounts)
-        if mount is None:
-            continue
-        procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
-        descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for pid in pids:
-                os.write(descriptor, b"%d" % pid)
-        finally:
+    opened: list[int] = []
+    try:
+        for controllers, path in paths.items():
+            mount = _mount_of(controllers, mounts)
+            if mount is not None:
+                procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
+                opened.append(os.open(procs, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        for descriptor in opened:
             os.close(descriptor)
+        raise
+    return opened
 
 
 def expect_cgroup_move() -> None:
@@ -384,7 +387,11 @@ def expect_cgroup_move() -> None:
     finally:
         os.close(own)
     with contextlib.suppress(OSError):
-        move_to_cgroups([0], dict([min(paths.items())]))
+        for descriptor in open_cgroups(dict([min(paths.items())])):
+            try:
+                os.write(descriptor, b"0")
+            finally:
+                os.close(descriptor)
 
 
 def cgroup_is_empty(path: str) -> bool:

@@ -11,11 +11,11 @@ knows: it passes signals on and ends as the script ended.
 A job that needs no sandbox (runtime `host`) leaves 2 by becoming its interpreter.
 """
 
-# Not `signal` and `socket`, which wrap these two: they take ten milliseconds to import.
+# Not `os`, `signal` and `socket`, which wrap these: each task of a step pays for their import.
 import _signal as signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
-import os
+import posix
 import select
 import sys
 import time
@@ -48,7 +48,7 @@ def main(run_dir: str) -> int:
     node = environment.get(b"SLURMD_NODENAME", b"")
     if not node or not environment.get(b"SLURM_JOB_ID"):
         return _fail("not inside a Slurm job (SLURM_JOB_ID and SLURMD_NODENAME are not set)")
-    step = Step(os.path.join(os.fsencode(run_dir), node, b"agent.sock"), environment)
+    step = Step(b"/".join((_encoded(run_dir), node, b"agent.sock")), environment)
     return step.run()
 
 
@@ -58,11 +58,12 @@ class Step:
     def __init__(self, address: bytes, environment: dict[bytes, bytes]) -> None:
         self._address = address
         self._environment = environment
-        first, *rest = map(os.fsencode, sys.argv[1:])
+        first, *rest = map(_encoded, sys.argv[1:])
         self._directory = task.directory_of(first)
         self._is_task = self._directory is not None
         self._argv = rest if self._is_task else [*batch_script.interpreter_argv(first), *rest]
         self._said = b""
+        self._files: list[int] = []  # the step's own
         self._witness = Witness()
         self._deadline = time.monotonic() + AGENT_TIMEOUT_S  # later once an agent says something
 
@@ -82,7 +83,7 @@ class Step:
                 return self._obey(answer)
             self._say(answer.first("text") + _BUSY if answer else _AWAY)
             time.sleep(_RETRY_S)
-        where = os.fsdecode(self._address)
+        where = _decoded(self._address)
         return _fail(f"no sbridge agent answers at {where} since {AGENT_TIMEOUT_S:.0f} s")
 
     def _connect(self) -> _socket.socket | None:
@@ -106,19 +107,20 @@ class Step:
                 wire.send(connection, request, descriptors)
             except (BrokenPipeError, ConnectionResetError):
                 return self._wait(connection)  # the agent may have said why it would not listen
-            self._witness.start(connection)  # while the agent works
+            self._witness.start(connection, self._files)  # while the agent works
             return self._wait(connection)
         except (OSError, wire.WireError):
             return None
 
     def _request(self) -> tuple[wire.Message, list[int]]:
         """Return the message that asks to enter, and the descriptors that go with it."""
-        numbers = _inherited_descriptors()
-        fields: wire.Fields = [("fd", str(number).encode()) for number in numbers]
+        self._files = _inherited_descriptors()
+        numbers = list(self._files)
+        fields: wire.Fields = [("fd", b"%d" % number) for number in numbers]
         fields += [("arg", argument) for argument in self._argv]
         fields += [("env", key + b"=" + value) for key, value in self._environment.items()]
         fields.append(("cwd", self._directory or _working_directory()))
-        fields.append(("runner", os.path.abspath(os.fsencode(sys.argv[0]))))
+        fields.append(("runner", _absolute(_encoded(sys.argv[0]))))
         if self._is_task:
             fields.append(("task", b"1"))
         script = None if self._is_task else _open_script(self._argv)
@@ -145,6 +147,8 @@ class Step:
         return _fail(text, int(answer.first("exit_code") or _FATAL_EXIT_CODE))
 
     def _become(self, answer: wire.Message) -> int:
+        from bridge import stand_in  # only here
+
         for pair in answer.every("env"):
             key, _, value = pair.partition(b"=")
             self._environment[key] = value
@@ -152,41 +156,41 @@ class Step:
         file = answer.first("file")
         try:
             argv = answer.every("arg") + self._argv_for(file)
-        except batch_script.UnrunnableError as error:
+        except stand_in.UnrunnableError as error:
             return _fail(str(error), error.exit_code)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
             signal.signal(number, signal.SIG_DFL)
         try:
-            os.execve(argv[0], argv, self._environment)
+            posix.execve(argv[0], argv, self._environment)
         except OSError as error:
             if file:
-                refusal = batch_script.cannot_start(file, argv, error)
+                refusal = stand_in.cannot_start(file, argv, error)
                 return _fail(str(refusal), refusal.exit_code)
             # As slurmstepd does when it cannot start a script: the errno is the exit code.
-            return _fail(
-                f"{os.fsdecode(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE
-            )
+            return _fail(f"{_decoded(argv[0])}: {error.strerror}", error.errno or _FATAL_EXIT_CODE)
 
     def _argv_for(self, file: bytes) -> list[bytes]:
         """Return what to run: `file`, if the agent names one because the script is idle."""
         if not file:
             return self._argv
-        return batch_script.substitute(self._argv, file, self._environment)
+        from bridge import stand_in
+
+        return stand_in.substitute(self._argv, file, self._environment)
 
     def _go_to(self, directory: bytes) -> None:
         if not directory:
             return
         try:
-            os.chdir(directory)
+            posix.chdir(directory)
         except OSError as error:
-            reason = os.fsencode(error.strerror or "")
+            reason = _encoded(error.strerror or "")
             place = _working_directory()
             self._say(b"working directory %s: %s; using %s" % (directory, reason, place))
 
     def _accompany(self, connection: _socket.socket) -> int:
         if _release_terminal():
             self._witness.dismiss()  # it saw the hang-up, which is no signal for the script
-            self._witness.start(connection)
+            self._witness.start(connection, self._files)
         wakeup = _catch_signals()
         try:
             # The keeper starts the script only now, when no signal can be lost any more.
@@ -228,7 +232,7 @@ class Step:
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if wakeup in ready:
-                for byte in os.read(wakeup, 4096):
+                for byte in posix.read(wakeup, 4096):
                     self._pass_on(connection, byte)
             if connection.fileno() in ready:
                 message, keeper = wire.receive(connection)
@@ -268,22 +272,26 @@ class Witness:
         self.pid = 0
         self._seen: list[int] = []
 
-    def start(self, connection: _socket.socket) -> None:
-        """Fork; the child lets go of `connection` and of the step's own files."""
+    def start(self, connection: _socket.socket, files: list[int]) -> None:
+        """Fork; the child lets go of `connection` and of `files`, the step's own.
+
+        Whoever reads those must see their end with the script's.
+        """
         self._seen.clear()
-        self._reports, reports = os.pipe2(os.O_CLOEXEC)
-        alive, self._alive = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        self._reports, reports = posix.pipe2(posix.O_CLOEXEC)
+        alive, self._alive = posix.pipe2(posix.O_CLOEXEC)
+        self.pid = posix.fork()
         if self.pid == 0:
             try:
                 connection.close()
-                os.close(self._alive)
-                _drop_stdio()
+                posix.close(self._alive)
+                for number in files:
+                    posix.close(number)
                 self._watch(reports, alive)
             finally:
-                os._exit(0)
-        os.close(reports)
-        os.close(alive)
+                posix._exit(0)
+        posix.close(reports)
+        posix.close(alive)
 
     @staticmethod
     def _watch(reports: int, alive: int) -> None:
@@ -292,7 +300,7 @@ class Witness:
         poll.register(wakeup, select.POLLIN)
         poll.register(alive, select.POLLIN)
         while alive not in {descriptor for descriptor, _ in poll.poll()}:
-            os.write(reports, os.read(wakeup, 4096))
+            posix.write(reports, posix.read(wakeup, 4096))
 
     def saw(self, number: int) -> bool:
         """Whether the witness got signal `number` as well, now or within a few milliseconds."""
@@ -301,7 +309,7 @@ class Witness:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._reports], [], [], left)[0]:
                 return False
-            report = os.read(self._reports, 4096)
+            report = posix.read(self._reports, 4096)
             if not report:
                 return False
             self._seen += report
@@ -311,16 +319,16 @@ class Witness:
     def dismiss(self) -> None:
         """End the witness; twice is fine."""
         if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            posix.kill(self.pid, signal.SIGKILL)
+            posix.waitpid(self.pid, 0)
             self.pid = 0
-            os.close(self._reports)
-            os.close(self._alive)
+            posix.close(self._reports)
+            posix.close(self._alive)
 
 
 def _catch_signals() -> int:
     """Have every signal reported on the returned descriptor instead of ending this process."""
-    wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup, writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in signal.valid_signals() - _UNCATCHABLE:
         signal.signal(number, _noted)
@@ -344,7 +352,7 @@ def _release_terminal() -> bool:
     False when it leads none, or its stdin is not that terminal (`srun --pty` makes both so). The
     kernel hangs up on the session, this process and its witness, which must not end of it.
     """
-    if os.getsid(0) != os.getpid() or not os.isatty(0):
+    if posix.getsid(0) != posix.getpid() or not posix.isatty(0):
         return False
     import termios  # only here
 
@@ -357,14 +365,8 @@ def _release_terminal() -> bool:
     return True
 
 
-def _drop_stdio() -> None:
-    """Let go of the step's own files: whoever reads them must see their end with the script's."""
-    for number in _inherited_descriptors():
-        os.close(number)
-
-
 def _environment() -> dict[bytes, bytes]:
-    """Return the environment as it was given; os.environ may have been added to by Python."""
+    """Return the environment as it was given; posix.environ may have been added to by Python."""
     with open("/proc/self/environ", "rb") as file:
         entries = file.read().split(b"\0")
     return {
@@ -374,7 +376,7 @@ def _environment() -> dict[bytes, bytes]:
 
 def _inherited_descriptors() -> list[int]:
     numbers = []
-    for name in os.listdir("/proc/self/fd"):
+    for name in posix.listdir("/proc/self/fd"):
         try:
             if not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                 numbers.append(int(name))
@@ -392,9 +394,22 @@ def _above_stdio(connection: _socket.socket) -> _socket.socket:
     return _socket.socket(fileno=number)
 
 
+def _encoded(text: str) -> bytes:
+    """Return the bytes that Python made this text of (os.fsencode)."""
+    return text.encode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def _absolute(path: bytes) -> bytes:
+    return path if path.startswith(b"/") else _working_directory() + b"/" + path
+
+
 def _working_directory() -> bytes:
     try:
-        return os.getcwdb()
+        return posix.getcwdb()
     except OSError:
         return b"/"
 
@@ -403,7 +418,7 @@ def _open_script(argv: list[bytes]) -> int | None:
     """Open the batch script, so that the keeper can show it inside without reading a path."""
     index = batch_script.position(argv)
     try:
-        return None if index is None else os.open(argv[index], os.O_RDONLY | os.O_CLOEXEC)
+        return None if index is None else posix.open(argv[index], posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
         return None
 
@@ -414,25 +429,25 @@ def _noted(number: int, frame: object) -> None:
 
 def _end(status: int) -> int:
     """Return the exit code of a wait status, or die of its signal."""
-    if not os.WIFSIGNALED(status):
-        return os.waitstatus_to_exitcode(status)
-    number = os.WTERMSIG(status)
+    if not posix.WIFSIGNALED(status):
+        return posix.waitstatus_to_exitcode(status)
+    number = posix.WTERMSIG(status)
     import resource  # only here
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core was the script's to dump
     if number not in _UNCATCHABLE:
         signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    posix.kill(posix.getpid(), number)
     return 128 + number
 
 
 def _fail(text: str, exit_code: int = _FATAL_EXIT_CODE) -> int:
-    _print(os.fsencode(text))
+    _print(_encoded(text))
     return exit_code
 
 
 def _print(text: bytes) -> None:
     try:
-        os.write(2, b"sbridge: " + text + b"\n")
+        posix.write(2, b"sbridge: " + text + b"\n")
     except OSError:
         pass  # the step has no stderr

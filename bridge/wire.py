@@ -7,10 +7,15 @@ descriptors travel (SCM_RIGHTS) with the length.
 """
 
 # What `socket` wraps: that takes ten milliseconds to import, as much as all else of a hook's
-# time. `array` and `struct` cost a few more.
+# time. `array` and `struct` cost a few more, and what annotations name half of one.
 import _socket
 import sys
-from _collections_abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Pay = Callable[[int], None]
 
 # What a step may send: Linux allows arguments and environment of 6 MiB, and few open files.
 MAX_MESSAGE_BYTES = 7 * 1024 * 1024
@@ -73,9 +78,30 @@ def receive(
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_descriptors: int = MAX_DESCRIPTORS,
     max_fields: int = MAX_FIELDS,
-    pay: Callable[[int], None] = lambda _cost: None,
+    pay: "Pay" = lambda _cost: None,
 ) -> tuple[Message | None, list[int]]:
     """Receive the next message and the descriptors that came with it (close-on-exec).
+
+    As `receive_payload`, and raises `WireError` when it is no message.
+    """
+    payload, descriptors = receive_payload(connection, max_bytes, max_descriptors, max_fields, pay)
+    if payload is None:
+        return None, []
+    try:
+        return parse(payload), descriptors
+    except BaseException:
+        close_all(descriptors)
+        raise
+
+
+def receive_payload(
+    connection: _socket.socket,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_descriptors: int = MAX_DESCRIPTORS,
+    max_fields: int = MAX_FIELDS,
+    pay: "Pay" = lambda _cost: None,
+) -> tuple[bytes | None, list[int]]:
+    """Receive what `parse` makes a message of, and the descriptors that came with it.
 
     Calls `pay` with the bytes of memory that are about to be taken; what it raises ends this.
     Returns (None, []) when the peer closed the connection between two messages. Raises
@@ -98,7 +124,7 @@ def receive(
                 f"{count} arguments and environment variables are more than {max_fields}"
             )
         pay(count * _FIELD_COST)
-        return _parse(payload), descriptors
+        return payload, descriptors
     except BaseException:
         close_all(descriptors)
         raise
@@ -133,7 +159,7 @@ def _receive_header(connection: _socket.socket, descriptors: list[int], most: in
     return header
 
 
-def _receive_exactly(connection: _socket.socket, length: int, pay: Callable[[int], None]) -> bytes:
+def _receive_exactly(connection: _socket.socket, length: int, pay: "Pay") -> bytes:
     payload = bytearray()
     while len(payload) < length:
         pay(0)
@@ -144,7 +170,13 @@ def _receive_exactly(connection: _socket.socket, length: int, pay: Callable[[int
     return bytes(payload)
 
 
-def _parse(payload: bytes) -> Message:
+def kind_of(payload: bytes) -> str:
+    """Return the kind of a message that is not parsed yet."""
+    return payload.partition(b"\0")[0].decode("ascii", "replace")
+
+
+def parse(payload: bytes) -> Message:
+    """Return the message; raises `WireError` when it is none."""
     kind, *fields = payload.split(b"\0")
     pairs: Fields = []
     for field in fields:

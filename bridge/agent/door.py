@@ -4,8 +4,9 @@
 door     a named pipe; the script of bridge.agent.shim writes lines of fewer than PIPE_BUF bytes
          run <pid> <waiter's pid> <number of arguments> <name of the command>
          signal <pid> <name of the signal>
-never    a named pipe that nobody writes to, which the waiter reads
-ended/   <pid>: how its command ended
+ended/   <pid>: how its command ended; there from the first command on
+
+Most steps run no such command, so little is made for each.
 
 1. asked     "run" came: the two processes are held by pidfd, a child becomes the command
 2. running   signals are passed on; when the asking process is gone, the command is killed
@@ -51,7 +52,7 @@ class _Command:
 class Door:
     """One step's door, held by its keeper; `poll` is the keeper's own."""
 
-    folder: Path
+    folder: str
     entry: Entry
     poll: "select.poll"
     _commands: dict[int, _Command] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Door:
     _is_closed: bool = False
 
     def __post_init__(self) -> None:
-        self._owner = kernel.identity(self.entry.caller)
+        self._owner = self.entry.heritage.owner
         self._inside = os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.entry.init)
         self._outside = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._make()
@@ -90,9 +91,14 @@ class Door:
         """End all commands, and remove what the sandbox sees of the door; twice is fine."""
         for command in self._commands.values():
             _kill(command.child, signal.SIGKILL)
-        if not self._is_closed:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            os.unlink(f"{self.folder}/door")
+            os.rmdir(self.folder)
+        except OSError:  # it holds more
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._is_closed = True
 
     def _make(self) -> None:
         before = os.umask(0)
@@ -101,11 +107,9 @@ class Door:
         except FileExistsError:  # of a keeper with the same name
             shutil.rmtree(self.folder)
             os.mkdir(self.folder, 0o755)
-        os.mkdir(f"{self.folder}/ended", 0o755)
-        for name, mode in (("door", 0o200), ("never", 0o400)):
-            path = f"{self.folder}/{name}"
-            os.mkfifo(path, mode)
-            os.chown(path, self._owner.uids[0], self._owner.gids[0])  # no stranger speaks for him
+        path = f"{self.folder}/door"
+        os.mkfifo(path, 0o200)
+        os.chown(path, self._owner.uids[0], self._owner.gids[0])  # no stranger speaks for him
         os.umask(before)
 
     def _by_asking(self) -> dict[int, int]:
@@ -207,8 +211,10 @@ class Door:
         return set(found.uids) == set(self._owner.uids)
 
     def _tell_end(self, pid: int, command: _Command, verdict: str) -> None:
-        draft = self.folder / "ended" / ".new"
+        draft = Path(self.folder) / "ended" / ".new"
         with contextlib.suppress(OSError):  # the asking process says that it cannot read it
+            draft.parent.mkdir(exist_ok=True)
+            draft.parent.chmod(0o755)
             draft.write_text(f"{verdict}\n")
             draft.chmod(0o444)
             draft.rename(draft.with_name(str(pid)))
@@ -223,7 +229,7 @@ class Door:
     def _ignores(held: int, number: int) -> bool:
         try:
             with kernel.process_of(held) as process:
-                return number in kernel.ignored_signals(process)
+                return number in kernel.identity(process).ignored
         except OSError:
             return False
 
@@ -239,7 +245,7 @@ class Door:
         os.close(asking)
         os.close(command.waiter)
         with contextlib.suppress(OSError):
-            os.unlink(self.folder / "ended" / str(pid))
+            os.unlink(f"{self.folder}/ended/{pid}")
 
 
 def _is_number(word: str) -> bool:

@@ -13,11 +13,14 @@ from typing import Any
 from bridge import kernel, wire
 from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
+from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
+from bridge.agent.passage import Passage
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import PermanentError, TemporaryError
 from bridge.job_spool import slurmd_script
+from bridge.runtimes.sandbox import Sandbox
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
@@ -163,24 +166,37 @@ class Entrance:
         sandbox = job.state.sandbox
         if sandbox is None:
             raise RefusedError("the job is over")
-        try:
-            init = kernel.open_process(sandbox.init_pid)
-        except OSError:
-            raise RefusedError(_gone(job)) from None
-        try:
-            if kernel.start_ticks(init) != sandbox.init_start:
-                raise RefusedError(_gone(job))
-            _check_descriptors(message, descriptors)
-            orders = self._orders(message, caller, pid, job)
-            passed = [connection.fileno(), caller, init, *descriptors]
+        _check_descriptors(message, descriptors)
+        heritage = Heritage.of(pid, caller)
+        if set(heritage.owner.uids) != {job.request.uid}:
+            raise RefusedError(f"job {job.run.job_id} is not yours")
+        with Passage() as passage:
+            cgroup = self._open(passage, sandbox, job, caller)
+            passage.watch_stops(pid)
+            orders: wire.Fields = [
+                ("cgroup", cgroup.encode()),
+                *passage.orders,
+                *heritage.orders(),
+                *self._orders(message, caller, pid, job),
+            ]
+            passed = [connection.fileno(), caller, *passage.descriptors, *descriptors]
             self._forge.send(wire.Message("enter", orders), passed)
-        finally:
-            os.close(init)
         self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
 
+    def _open(self, passage: Passage, sandbox: Sandbox, job: JobRun, caller: int) -> str:
+        """Open the sandbox and the cgroups that the step shall be in; returns whose these are."""
+        try:
+            init = passage.open_sandbox(sandbox, self._namespaces())
+        except OSError:
+            raise RefusedError(_gone(job)) from None
+        cgroup = self._cgroup_of(caller)
+        try:
+            passage.open_cgroups(caller if cgroup == "slurm" else init)
+        except OSError as error:
+            raise RefusedError(f"the sandbox could not be entered: {error}") from error
+        return cgroup
+
     def _orders(self, message: wire.Message, caller: int, pid: int, job: JobRun) -> wire.Fields:
-        sandbox = job.state.sandbox
-        assert sandbox is not None
         asked = job.request.asked
         directories = [asked.workdir.encode(), message.first("cwd")]
         if message.first("task"):
@@ -188,9 +204,6 @@ class Entrance:
         door = f"{pid}-{kernel.start_ticks(caller)}"
         orders: wire.Fields = [
             ("uid", b"%d" % job.request.uid),
-            ("caller_pid", b"%d" % pid),
-            ("init_start", b"%d" % sandbox.init_start),
-            ("cgroup", self._cgroup_of(caller).encode()),
             ("warnings", os.fsencode(job.spool.warnings)),
             ("task", message.first("task")),
             ("door", os.fsencode(job.spool.steps / door)),
@@ -198,7 +211,6 @@ class Entrance:
             ("runner", message.first("runner")),
             ("job", b"%d" % job.run.job_id),
         ]
-        orders += [("namespace", name) for name in self._namespaces()]
         orders += [("cwd", directory) for directory in directories if directory]
         orders += [("fd", number) for number in message.every("fd")]
         orders += [("arg", argument) for argument in message.every("arg")]

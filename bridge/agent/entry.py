@@ -1,9 +1,19 @@
 """One step that enters a sandbox, as the agent hands it to the keeper."""
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from bridge import wire
+from bridge import kernel, wire
+from bridge.agent.heritage import Heritage
+
+_NAMESPACES = {
+    b"ipc": kernel.CLONE_NEWIPC,
+    b"uts": kernel.CLONE_NEWUTS,
+    b"net": kernel.CLONE_NEWNET,
+    b"pid": kernel.CLONE_NEWPID,
+    b"mnt": kernel.CLONE_NEWNS,
+}
 
 
 @dataclass(frozen=True)
@@ -12,7 +22,10 @@ class Entry:
 
     `connection` to sbridge-run, `caller` and `init` the /proc folders of sbridge-run and of
     the sandbox's first process, `script` the batch script or None, `step` the step's own
-    open files as (number there, descriptor here).
+    open files as (number there, descriptor here), `namespaces` those of the sandbox in the order
+    of joining, as (descriptor, CLONE_NEW…), `cgroups` the lists of processes of the cgroups that
+    the step belongs to and the keeper does not, `switches` what tells that sbridge-run gave up its
+    CPU (bridge.agent.stop_watch), or None.
     """
 
     message: wire.Message
@@ -21,6 +34,14 @@ class Entry:
     init: int
     script: int | None
     step: list[tuple[int, int]]
+    namespaces: list[tuple[int, int]] = field(default_factory=list)
+    cgroups: list[int] = field(default_factory=list)
+    switches: int | None = None
+
+    @cached_property
+    def heritage(self) -> Heritage:
+        """What sbridge-run hands down."""
+        return Heritage.told(self.message)
 
     @classmethod
     def of(cls, message: wire.Message, descriptors: list[int]) -> "Entry":
@@ -29,7 +50,10 @@ class Entry:
         connection = socket.socket(fileno=rest.pop(0))
         connection.setblocking(True)  # the agent had a time limit on it, and that is shared
         caller, init = rest.pop(0), rest.pop(0)
+        namespaces = [(rest.pop(0), _NAMESPACES[name]) for name in message.every("namespace")]
+        cgroups = [rest.pop(0) for _ in range(int(message.first("cgroups", b"0")))]
+        switches = rest.pop(0) if message.first("switches") else None
         numbers = [int(number) for number in message.every("fd")]
         step = list(zip(numbers, rest, strict=False))
         script = rest[len(numbers)] if len(rest) > len(numbers) else None
-        return cls(message, connection, caller, init, script, step)
+        return cls(message, connection, caller, init, script, step, namespaces, cgroups, switches)

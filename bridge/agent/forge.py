@@ -14,6 +14,8 @@ process that nobody collects keeps its cgroup, and with it the sandbox, alive.
 The other way round, the agent is killed when the forge dies.
 """
 
+# `_signal` is what `signal` wraps in enumerations, at a cost that each child has.
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import select
@@ -31,7 +33,7 @@ Task = Callable[[wire.Message, list[int]], None]
 _NOTIFY = "notify"
 # More than a step may send to the agent, which adds its own to it.
 _MAX_BYTES = wire.MAX_MESSAGE_BYTES + 1024 * 1024
-_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 16
+_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 48
 _MAX_FIELDS = wire.MAX_FIELDS + 4096
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -100,18 +102,19 @@ class _Serving:
 
     def _serve(self) -> bool:
         """Handle the agent's next message; False when there will be none."""
-        message, descriptors = wire.receive(
+        payload, descriptors = wire.receive_payload(
             self._channel, _MAX_BYTES, _MAX_DESCRIPTORS, _MAX_FIELDS
         )
-        if message is None:
+        if payload is None:
             return False
-        if message.kind == _NOTIFY:
-            notify(message.text("state"))
+        kind = wire.kind_of(payload)
+        if kind == _NOTIFY:
+            notify(wire.parse(payload).text("state"))
             return True
         try:
-            self._fork(message, descriptors)
+            self._fork(self._tasks[kind], payload, descriptors)
         except OSError as error:  # no process is to be had: this task is lost, not the forge
-            sys.stderr.write(f"sbridge-agent: cannot fork for {message.kind}: {error}\n")
+            sys.stderr.write(f"sbridge-agent: cannot fork for {kind}: {error}\n")
         finally:
             wire.close_all(descriptors)
         return True
@@ -135,9 +138,9 @@ class _Serving:
                 ended = os.waitstatus_to_exitcode(status)
                 code = ended if ended >= 0 else 128 - ended
 
-    def _fork(self, message: wire.Message, descriptors: list[int]) -> None:
+    def _fork(self, task: Task, payload: bytes, descriptors: list[int]) -> None:
         if os.fork() == 0:
-            _handle(self._channel, self._tasks[message.kind], message, descriptors)
+            _handle(self._channel, task, payload, descriptors)
 
 
 def _report_signals() -> int:
@@ -152,17 +155,15 @@ def _noted(number: int, frame: object) -> None:
     """Do nothing: the wake-up descriptor tells the loop."""
 
 
-def _handle(
-    channel: socket.socket, task: Task, message: wire.Message, descriptors: list[int]
-) -> None:
+def _handle(channel: socket.socket, task: Task, payload: bytes, descriptors: list[int]) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (*_PASSED_ON, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         channel.close()
         os.setsid()
-        task(message, descriptors)
+        task(wire.parse(payload), descriptors)
         code = 0
     except BaseException:  # noqa: BLE001 - the child's last word, whatever went wrong
         sys.excepthook(*sys.exc_info())

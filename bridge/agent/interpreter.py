@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from bridge import batch_script
+from bridge import stand_in
 
 _SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh")
 _FALLBACK = b"/bin/sh"
@@ -43,7 +43,7 @@ def execute_task(argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn
     if program and b"/" not in program:
         here = os.path.join(os.getcwdb(), program)
         is_here = os.path.isfile(here) and os.access(here, os.X_OK)
-        program = here if is_here else batch_script.find(program, environment) or program
+        program = here if is_here else stand_in.find(program, environment) or program
     try:
         os.execve(program, argv, environment)
     except OSError as error:
@@ -54,7 +54,7 @@ def _lacks_shell(argv: list[bytes], environment: dict[bytes, bytes]) -> bool:
     """Whether argv is `/usr/bin/env SHELL …` and the image lacks that shell."""
     if os.path.basename(argv[0]) != b"env" or len(argv) < 2 or argv[1] not in _SHELLS:
         return False
-    return batch_script.find(argv[1], environment) is None
+    return stand_in.find(argv[1], environment) is None
 
 
 def _missing(what: bytes, error: OSError) -> OSError:

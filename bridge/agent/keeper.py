@@ -3,7 +3,7 @@
 1. forks; the child (bridge.agent.script_process) joins the sandbox's namespaces and becomes the
    user for good
 2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity and nice
-   value (what a child of sbridge-run would have inherited), read from /proc/<sbridge-run>;
+   value (what a child of sbridge-run would have inherited);
    joining a cgroup after some idle time costs ten milliseconds, hence at the same time
 3. on sbridge-run's "go" has the child exec the interpreter
 4. passes signals on, each to the same processes as natively and once
@@ -16,13 +16,11 @@ group; without cgroups (proctrack/linuxproc) a signal for the step reaches every
 
 # `_signal` is what `signal` wraps in enumerations, at a cost that each of 64 signals has.
 import _signal  # type: ignore[import-not-found]
-import errno
 import os
 import select
 import signal
 import socket
 import time
-from pathlib import Path
 
 from bridge import kernel, wire
 from bridge.agent.descendants import descendants
@@ -31,25 +29,19 @@ from bridge.agent.entry import Entry
 from bridge.agent.script_process import UNCATCHABLE, ScriptProcess
 from bridge.agent.stop_watch import StopWatch
 
-_NAMESPACES = (
-    ("ipc", kernel.CLONE_NEWIPC),
-    ("uts", kernel.CLONE_NEWUTS),
-    ("net", kernel.CLONE_NEWNET),
-    ("pid", kernel.CLONE_NEWPID),
-    ("mnt", kernel.CLONE_NEWNS),
-)
 _OVER = select.POLLHUP | select.POLLERR
 _SANDBOX_DEATH_S = 0.5
 _SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 def enter(message: wire.Message, descriptors: list[int]) -> None:
-    """Handle the agent's `enter`: run the step to its end; returns when it is reported."""
+    """Handle the agent's `enter`: run the step to its end, report that, and end."""
     entry = Entry.of(message, descriptors)
     try:
         _Keeper(entry).run()
     except OSError as error:
         _report(entry.connection, "failed", f"the sandbox could not be entered: {error}")
+    os._exit(0)  # tidying up would copy what is shared with the forge
 
 
 def _report(connection: socket.socket, kind: str, text: str) -> None:
@@ -70,18 +62,15 @@ class _Keeper:
         self._stops: StopWatch | None = None
 
     def run(self) -> None:
-        self._check_init()
-        namespaces = self._open_namespaces()
         self._spool_script()
         wakeup = _catch_signals()
         trouble, trouble_writer = os.pipe2(os.O_CLOEXEC)
         permission, permit = os.pipe2(os.O_CLOEXEC)
         ready, ready_writer = os.pipe2(os.O_CLOEXEC)
-        child = ScriptProcess(
-            self._entry, namespaces, trouble_writer, permission, permit, ready_writer
-        )
+        child = ScriptProcess(self._entry, trouble_writer, permission, permit, ready_writer)
         self._child = child.start()
-        for descriptor in (trouble_writer, permission, ready_writer, *(d for d, _ in namespaces)):
+        namespaces = (descriptor for descriptor, _ in self._entry.namespaces)
+        for descriptor in (trouble_writer, permission, ready_writer, *namespaces):
             os.close(descriptor)
         for _, descriptor in self._entry.step:
             os.close(descriptor)
@@ -93,7 +82,7 @@ class _Keeper:
         self._session = os.getsid(self._child)
         self._watch_stops(go.first("witness"))
         poll = select.poll()
-        door = Door(Path(self._entry.message.text("door")), self._entry, poll)
+        door = Door(self._entry.message.text("door"), self._entry, poll)
         os.write(permit, b"!")  # the script finds the door
         try:
             self._hold(poll, door, wakeup, trouble)
@@ -103,32 +92,21 @@ class _Keeper:
         finally:
             door.close()
 
-    def _check_init(self) -> None:
-        if kernel.start_ticks(self._entry.init) != int(self._entry.message.first("init_start")):
-            raise OSError(errno.ESRCH, "the sandbox's first process is gone")
-
-    def _open_namespaces(self) -> list[tuple[int, int]]:
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        wanted = self._entry.message.every("namespace")
-        return [
-            (os.open(f"ns/{name}", flags, dir_fd=self._entry.init), kind)
-            for name, kind in _NAMESPACES
-            if name.encode() in wanted
-        ]
-
     def _inherit(self) -> None:
-        caller = self._entry.caller
-        home = caller if self._in_step_cgroup else self._entry.init
-        affinity = os.sched_getaffinity(int(self._entry.message.first("caller_pid")))
-        kernel.move_to_cgroups([self._child, os.getpid()], _elsewhere(home))
+        for processes in self._entry.cgroups:
+            for pid in (self._child, os.getpid()):
+                os.write(processes, b"%d" % pid)
+            os.close(processes)
+        heritage = self._entry.heritage
         for pid in (self._child, 0):
-            os.sched_setaffinity(pid, affinity)
-            os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))
+            os.sched_setaffinity(pid, heritage.cpus)
+            os.setpriority(os.PRIO_PROCESS, pid, heritage.nice)
 
     def _watch_stops(self, witness: bytes) -> None:
-        caller_pid = int(self._entry.message.first("caller_pid"))
+        if self._entry.switches is None:
+            return
         try:
-            self._stops = StopWatch(caller_pid, self._entry.caller, witness)
+            self._stops = StopWatch(self._entry.switches, self._entry.caller, witness)
         except OSError:
             pass  # a kernel without perf events: SIGSTOP stays with sbridge-run
 
@@ -266,17 +244,6 @@ class _Keeper:
                 return True
             time.sleep(0.02)
         return False
-
-
-def _elsewhere(home: int) -> dict[str, str]:
-    """Return those of a process's cgroups that are others than ours: each move takes time."""
-    own = kernel.open_process(os.getpid())
-    try:
-        here = kernel.cgroup_paths(own)
-    finally:
-        os.close(own)
-    there = kernel.cgroup_paths(home)
-    return {kind: path for kind, path in there.items() if here.get(kind) != path}
 
 
 def _catch_signals() -> int:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from bridge import batch_script, kernel
+from bridge import kernel, stand_in
 from bridge.agent import interpreter
 from bridge.agent.entry import Entry
 from bridge.agent.pmix import PmixFolder
@@ -30,14 +30,13 @@ class ScriptProcess:
     def __init__(
         self,
         entry: Entry,
-        namespaces: list[tuple[int, int]],
         trouble: int,
         permission: int,
         permit: int,
         ready: int,
     ) -> None:
         self._message = entry.message
-        self._namespaces = namespaces
+        self._namespaces = entry.namespaces
         self._trouble = trouble
         self._permission = permission
         self._permit = permit
@@ -46,9 +45,9 @@ class ScriptProcess:
         self._terminal = Terminal.of(entry.step)
         self._pmix = PmixFolder.of(entry.message)
         # All that needs a path, a codec or a module of the node is prepared out here.
-        self._identity = kernel.identity(entry.caller)
-        self._limits = kernel.limits(entry.caller)
-        self._ignored = kernel.ignored_signals(entry.caller) - _IGNORED_BY_PYTHON
+        self._identity = entry.heritage.owner
+        self._limits = entry.heritage.limits
+        self._ignored = self._identity.ignored - _IGNORED_BY_PYTHON
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
@@ -80,7 +79,7 @@ class ScriptProcess:
                 text = f"cannot start the job in its sandbox: {_told(error)}"
                 self._say(text.encode(errors="replace"))
                 os._exit(error.errno or 1)
-            except batch_script.UnrunnableError as error:
+            except stand_in.UnrunnableError as error:
                 self._say(str(error).encode(errors="replace"))
                 os._exit(error.exit_code)
             except BaseException as error:  # noqa: BLE001 - no second keeper may run on
@@ -140,13 +139,13 @@ class ScriptProcess:
             interpreter.execute_task(self._argv, self._environment)
         if not self._file:
             interpreter.execute(self._argv, self._environment, self._say)
-        argv = batch_script.substitute(self._argv, self._file, self._environment, is_inside=True)
+        argv = stand_in.substitute(self._argv, self._file, self._environment, is_inside=True)
         try:
             if argv[0] == self._file:  # a program, whatever it is called
                 os.execve(argv[0], argv, self._environment)
             interpreter.execute(argv, self._environment, self._say)
         except OSError as error:
-            raise batch_script.cannot_start(self._file, argv, error) from None
+            raise stand_in.cannot_start(self._file, argv, error) from None
 
     def _change_directory(self) -> None:
         refused = b""

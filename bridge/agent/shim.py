@@ -8,6 +8,7 @@ process while it waits: the keeper takes its open files, and they must be the ca
 Where the node's processor allows it, a program stands before the script (bridge.agent.launcher).
 """
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -18,6 +19,7 @@ INSIDE = "/sbridge"
 FOLDER = f"{INSIDE}/bin"
 SCRIPTS = f"{INSIDE}/shim"
 DOORS = f"{INSIDE}/steps"
+_NEVER = f"{INSIDE}/never"  # a named pipe that nobody writes to
 VARIABLE = "SBRIDGE_DOOR"
 COMMANDS = (
     "sacct sacctmgr sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue "
@@ -53,7 +55,7 @@ while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
         trap '' {_ALL}
         read -r pid rest </proc/self/stat
         echo "run $$ $pid $# ${{0##*/}}" >"$door/door"
-        read -r rest <"$door/never"
+        read -r rest <{_NEVER}
     ) &
     caught=1
     while [ "$caught" ]; do # a signal ends `wait` early
@@ -97,7 +99,14 @@ def furnish(share: Path) -> None:
     for name in COMMANDS:
         _put(scripts / name, TEXT.encode(), 0o755)
         _put(folder / name, _program(name) or TEXT.encode(), 0o755)
+    _make_never(share / Path(_NEVER).name)
     _put(share / PROFILE_NAME, PROFILE.encode(), 0o644)
+
+
+def _make_never(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path)
+    path.chmod(0o444)
 
 
 def _program(name: str) -> bytes | None:

@@ -26,15 +26,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class StopWatch:
     """Whether a process is stopped, and its witness with it; `descriptor` is to be polled."""
 
-    def __init__(self, pid: int, process: int, witness: bytes) -> None:
-        """Watch the process `pid`, whose /proc folder is `process`; `witness` is a pid, too.
+    def __init__(self, switches: int, process: int, witness: bytes) -> None:
+        """Watch a process, whose /proc folder is `process`, by its `watch_switches`.
 
-        Raises OSError when the kernel does not offer it.
+        `witness` is a pid. Raises OSError when the kernel does not offer it.
         """
         self._process = process
         self._witness = int(witness) if witness.isdigit() else 0
         self._is_stopped = False
-        self.descriptor = _watch_switches(pid)
+        self.descriptor = switches
         # Only a mapped event can be polled; read-only, it never is full.
         pages = 2 * mmap.PAGESIZE
         self._events = mmap.mmap(self.descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -70,7 +70,11 @@ def _is_stopped(process: int) -> bool:
         return False  # it ended
 
 
-def _watch_switches(pid: int) -> int:
+def watch_switches(pid: int) -> int:
+    """Have the kernel tell, on the returned descriptor, when the process gives up its CPU.
+
+    Raises OSError when the kernel does not offer it.
+    """
     number = _PERF_EVENT_OPEN.get(os.uname().machine, -1)
     attributes = _ATTRIBUTES.pack(
         _TYPE_SOFTWARE, _ATTRIBUTES.size, _CONTEXT_SWITCHES, _EVERY_ONE, 0, 0, 0, _EVERY_ONE

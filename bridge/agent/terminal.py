@@ -37,8 +37,7 @@ class Terminal:
         Only names are looked at: the files are the user's and might answer nothing.
         """
         for number, descriptor in step:
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
-            if number == 0 and _PTY.fullmatch(path):
+            if number == 0 and _PTY.fullmatch(path := os.readlink(f"/proc/self/fd/{descriptor}")):
                 try:
                     return cls(path)
                 except OSError:  # it was hung up, or opened in another mount namespace

@@ -118,7 +118,6 @@ class _Becoming:
         }
         self._asking = kernel.identity(process)
         self._limits = kernel.limits(process)
-        self._ignored = kernel.ignored_signals(process)
         self._directory = os.readlink("cwd", dir_fd=process)
         self._cwd = os.open("cwd", os.O_PATH | os.O_CLOEXEC, dir_fd=process)
         self._mounts = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=errand.init)
@@ -143,7 +142,7 @@ class _Becoming:
         environment = for_the_node(self._environment)
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
-        for number in self._ignored - _UNCATCHABLE:
+        for number in self._asking.ignored - _UNCATCHABLE:
             signal.signal(number, signal.SIG_IGN)
         try:
             os.execve(program, [os.fsencode(word) for word in argv], environment)

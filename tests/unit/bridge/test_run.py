@@ -4,12 +4,17 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from bridge import run, wire
+from bridge import batch_script, run, wire
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_only_the_batch_script_is_opened_for_the_keeper(tmp_path):
@@ -44,7 +49,7 @@ def test_the_witness_tells_a_signal_for_the_group_from_one_for_the_shell(whole_g
         one, other = socket.socketpair()
         with one, other:
             witness = run.Witness()
-            witness.start(one)
+            witness.start(one, [])
             # The witness must be listening: it is, once it has reported a signal of its own.
             os.kill(witness.pid, signal.SIGUSR2)
             while not witness.saw(signal.SIGUSR2):
@@ -80,7 +85,7 @@ def become(monkeypatch, tmp_path):
     def become(*fields, argv=("/bin/bash -l", SCRIPT, "a b")):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["sbridge-run", *map(os.fsdecode, argv)])
-        monkeypatch.setattr(os, "execve", lambda *all_of_it: done.append(all_of_it))
+        monkeypatch.setattr(run.posix, "execve", lambda *all_of_it: done.append(all_of_it))
         monkeypatch.setattr(run.signal, "signal", lambda *_: None)
         done = []
         step = run.Step(b"/nowhere", {b"PATH": b"/usr/bin", b"K8S_SCRIPT": b"/mine"})
@@ -225,9 +230,9 @@ def test_an_agent_that_says_something_gets_the_whole_time_again(agents, capfd, m
 
 def test_the_script_is_read_before_an_agent_is_kept_waiting(agents, monkeypatch):
     connected = []
-    read = run.batch_script.has_command
+    read = batch_script.has_command
     monkeypatch.setattr(
-        run.batch_script, "has_command", lambda script: connected.append(False) or read(script)
+        batch_script, "has_command", lambda script: connected.append(False) or read(script)
     )
 
     def agent(connection):
@@ -251,3 +256,18 @@ def test_a_signal_that_comes_too_late_does_not_hide_how_the_script_ended(monkeyp
         assert step._pass_signals_on(ours, wakeup) == 3
     os.close(wakeup)
     os.close(writer)
+
+
+def test_a_step_imports_nothing_that_few_steps_need():
+    """Each task of a step starts an interpreter: `os` alone is a tenth of that."""
+    words = "from bridge.run import main; main('/nowhere')"
+    show = "print({'os', 'bridge.stand_in', '_collections_abc'} & {*sys.modules})"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = ['--task=/', 'x']"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"{code}; {words}; {show}"],
+        env={"SLURM_JOB_ID": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from bridge import wire
+from bridge import kernel, wire
 from bridge.agent.entry import Entry
 
 
@@ -48,6 +48,18 @@ def test_a_step_that_runs_no_batch_script_has_none(passed):
     descriptors = passed(5)
     entry = Entry.of(STEP, descriptors)
     assert entry.script is None
+    close(entry, descriptors)
+
+
+def test_what_the_agent_opened_comes_before_the_steps_files(passed):
+    fields = [("namespace", b"pid"), ("namespace", b"mnt"), ("cgroups", b"3"), ("switches", b"1")]
+    descriptors = passed(11)
+    entry = Entry.of(wire.Message("enter", fields + STEP.fields), descriptors)
+    kinds = (kernel.CLONE_NEWPID, kernel.CLONE_NEWNS)
+    assert entry.namespaces == list(zip(descriptors[3:5], kinds, strict=True))
+    assert entry.cgroups == descriptors[5:8]
+    assert entry.switches == descriptors[8]
+    assert entry.step == list(zip((0, 1, 7), descriptors[9:], strict=True))
     close(entry, descriptors)
 
 

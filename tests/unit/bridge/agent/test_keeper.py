@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge import batch_script, wire
+from bridge import stand_in, wire
 from bridge.agent import keeper
 from bridge.agent.script_process import ScriptProcess
 
@@ -58,7 +58,7 @@ def test_a_program_without_its_loader_is_no_shell_that_the_image_lacks(
     file.write_bytes(program_without_loader)
     file.chmod(0o755)
     made, said = child(os.fsencode(file), (b"/bin/sh", SCRIPT, b"bash"))
-    with pytest.raises(batch_script.UnrunnableError, match="loader is missing") as caught:
+    with pytest.raises(stand_in.UnrunnableError, match="loader is missing") as caught:
         made._exec()
     assert caught.value.exit_code == 127
     assert started == [[os.fsencode(file), b"bash"]]
@@ -69,7 +69,7 @@ def test_a_file_whose_interpreter_the_image_lacks_ends_like_in_a_shell(tmp_path,
     file = tmp_path / "x"
     file.write_bytes(b"#!/no/such/python\n")
     made, _ = child(os.fsencode(file))
-    with pytest.raises(batch_script.UnrunnableError, match="the image has no /no/such") as caught:
+    with pytest.raises(stand_in.UnrunnableError, match="the image has no /no/such") as caught:
         made._exec()
     assert caught.value.exit_code == 127
 
@@ -92,7 +92,7 @@ def test_a_batch_script_keeps_the_kernels_own_word(started):
 
 def test_a_file_that_is_not_inside_is_said_to_be_looked_for_there(started):
     made, _ = child(b"/no/such/x.py")
-    with pytest.raises(batch_script.UnrunnableError, match="inside an image"):
+    with pytest.raises(stand_in.UnrunnableError, match="inside an image"):
         made._exec()
 
 

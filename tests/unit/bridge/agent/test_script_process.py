@@ -10,6 +10,7 @@ import pytest
 
 from bridge import kernel, wire
 from bridge.agent.entry import Entry
+from bridge.agent.heritage import Heritage
 from bridge.agent.script_process import ScriptProcess
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can renounce for good")
@@ -35,11 +36,10 @@ class Step:
         here, self._there = socket.socketpair()
         self._connection = here
         self._caller = kernel.open_process(caller)
+        fields += Heritage.of(caller, self._caller).orders()
         entry = Entry(wire.Message("enter", fields), here, self._caller, -1, None, files)
         self._ours = [writer for _, writer in files] + [self._trouble, self._permission, ready]
-        self.process = ScriptProcess(
-            entry, [], self._trouble, self._permission, self._permit, ready
-        )
+        self.process = ScriptProcess(entry, self._trouble, self._permission, self._permit, ready)
 
     def run(self):
         """Let the script run to its end; returns its wait status and what it wrote, by file."""

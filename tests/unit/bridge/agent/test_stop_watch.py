@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from bridge import kernel
-from bridge.agent.stop_watch import StopWatch
+from bridge.agent.stop_watch import StopWatch, watch_switches
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may watch others")
 HOLDS_OUT = "trap '' USR1; echo on; while :; do read line; done"
@@ -38,7 +38,7 @@ def watch():
 
     def watch(pid, witness=0):
         folders.append(kernel.open_process(pid))
-        return StopWatch(pid, folders[-1], b"%d" % witness)
+        return StopWatch(watch_switches(pid), folders[-1], b"%d" % witness)
 
     yield watch
     for folder in folders:
