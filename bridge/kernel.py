@@ -210,9 +210,18 @@ def pidfd_getfd(held: int, number: int) -> int:
 
 def ignored_signals(process: int) -> set[int]:
     """Return the numbers of the signals that the process ignores."""
+    return _signals(process, b"SigIgn")
+
+
+def blocked_signals(process: int) -> set[int]:
+    """Return the numbers of the signals that the process's main thread has blocked."""
+    return _signals(process, b"SigBlk")
+
+
+def _signals(process: int, name: bytes) -> set[int]:
     for line in read(process, "status").splitlines():
         key, _, value = line.partition(b":")
-        if key == b"SigIgn":
+        if key == name:
             mask = int(value, 16)
             return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
     return set()

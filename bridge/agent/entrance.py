@@ -200,6 +200,7 @@ class Entrance:
         ]
         orders += [("namespace", name) for name in self._namespaces()]
         orders += [("cwd", directory) for directory in directories if directory]
+        orders += [("ignored", number) for number in message.every("ignored")]
         orders += [("fd", number) for number in message.every("fd")]
         orders += [("arg", argument) for argument in message.every("arg")]
         script = self._script_copy(message, job)

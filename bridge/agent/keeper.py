@@ -2,8 +2,8 @@
 
 1. forks; the child (bridge.agent.script_process) joins the sandbox's namespaces and becomes the
    user for good
-2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity and nice
-   value (what a child of sbridge-run would have inherited), read from /proc/<sbridge-run>;
+2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity, nice value and
+   more (what a child of sbridge-run would have inherited), read from /proc/<sbridge-run>;
    joining a cgroup after some idle time costs ten milliseconds, hence at the same time
 3. on sbridge-run's "go" has the child exec the interpreter
 4. passes signals on, each to the same processes as natively and once
@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 from bridge import kernel, wire
+from bridge.agent import inheritance
 from bridge.agent.descendants import descendants
 from bridge.agent.door import Door
 from bridge.agent.entry import Entry
@@ -119,8 +120,10 @@ class _Keeper:
     def _inherit(self) -> None:
         caller = self._entry.caller
         home = caller if self._in_step_cgroup else self._entry.init
-        affinity = os.sched_getaffinity(int(self._entry.message.first("caller_pid")))
+        caller_pid = int(self._entry.message.first("caller_pid"))
+        affinity = os.sched_getaffinity(caller_pid)
         kernel.move_to_cgroups([self._child, os.getpid()], _elsewhere(home))
+        inheritance.hand_on(caller, caller_pid, self._child)
         for pid in (self._child, 0):
             os.sched_setaffinity(pid, affinity)
             os.setpriority(os.PRIO_PROCESS, pid, kernel.nice(caller))

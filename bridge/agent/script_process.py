@@ -14,11 +14,12 @@ import sys
 from bridge import batch_script, kernel
 from bridge.agent import interpreter
 from bridge.agent.entry import Entry
+from bridge.agent.inheritance import Inheritance
 from bridge.agent.pmix import PmixFolder
 from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
-# By every one that starts, sbridge-run's too, so that it cannot tell how it was started.
+# By every one that starts, sbridge-run's too; what was so before it is told (bridge.forerunner).
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _HIGH_DESCRIPTOR = 512
 _TEMPORARY = b"/tmp"
@@ -48,7 +49,11 @@ class ScriptProcess:
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = kernel.identity(entry.caller)
         self._limits = kernel.limits(entry.caller)
-        self._ignored = kernel.ignored_signals(entry.caller) - _IGNORED_BY_PYTHON
+        told = {int(number) for number in entry.message.every("ignored") if number.isdigit()}
+        ignored = kernel.ignored_signals(entry.caller) - _IGNORED_BY_PYTHON
+        self._ignored = ignored | told & _IGNORED_BY_PYTHON
+        self._blocked = kernel.blocked_signals(entry.caller)
+        self._inheritance = Inheritance(entry.caller)
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
@@ -98,6 +103,7 @@ class ScriptProcess:
             _signal.signal(number, _signal.SIG_DFL)
         for ignored in self._ignored:
             _signal.signal(ignored, _signal.SIG_IGN)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._blocked)
         self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()
@@ -118,6 +124,7 @@ class ScriptProcess:
         os.umask(self._identity.umask)
         if not os.read(self._permission, 1):
             os._exit(1)  # the keeper is gone
+        self._inheritance.take()
         if self._terminal is not None:
             self._terminal.adopt()
         self._change_directory()
