@@ -201,7 +201,7 @@ def test_another_user_cannot_take_a_result_folder(cluster, drop):
     assert list((cluster.results / str(guessed)).iterdir()) == []
 
 
-# --- Several nodes, and several parts ---------------------------------------------------------------
+# --- Several nodes, and several parts -------------------------------------------------------------
 
 TWO_NODES = "#SBATCH --nodes=2 --ntasks-per-node=1\n"
 # Each node's task, and the script.
