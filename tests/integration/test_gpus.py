@@ -4,12 +4,11 @@ The GPUs are pretended. Opening a file ends with ENXIO (no driver) where the dev
 allows it, as for a native job, and with EPERM where it does not.
 """
 
-import re
-from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import pytest
 
+from tests.integration.gpus_in_sight import LOOK, Sight, can_use, of_batch, put_look, sights
 from tests.integration.submitted_job import script
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
@@ -17,61 +16,12 @@ with_gpus = pytest.mark.parametrize("cluster", [{"gpus": 3}], indirect=True)
 with_parts = pytest.mark.parametrize("cluster", [{"gpus": 3, "gpu-kind": "parts"}], indirect=True)
 
 DEMO = "localhost/sbridge-demo:latest"
-# What programs can see of GPUs, each line with who sees it: variables, and each device file with
-# how opening it ends.
-LOOK = r"""
-place=$SLURMD_NODENAME/${SLURM_STEP_ID:-batch}/${SLURM_STEP_ID:+$SLURM_PROCID}
-names='CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|ZE_AFFINITY_MASK|GPU_DEVICE_ORDINAL|SLURM_.*GPUS.*'
-env | grep -E "^($names)=" | sort | sed "s|^|$place |"
-for file in /dev/sbridge-dev$((${SLURMD_NODENAME#n} / 100))/gpu*; do
-    [ -c "$file" ] && echo "$place ${file##*/}: $( (: <"$file") 2>&1 | sed 's/.*: //')"
-done
-true
-"""
-USABLE = "No such device or address"
-
-
-@dataclass
-class Sight:
-    """What one task, or the batch script, sees: device files that it can use, and all of them."""
-
-    usable: set[str] = field(default_factory=set)
-    visible: set[str] = field(default_factory=set)
-    variables: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def can_use(self):
-        """Return what natively is the same: there, all files of the node can be seen."""
-        return self.usable, self.variables
-
-
-def sights(text):
-    """Return what each task saw, by node, step and task."""
-    found = {}
-    for place, what in re.findall(r"^(\S+/\S+/\S*) (.*)", text, re.MULTILINE):
-        sight = found.setdefault(place, Sight())
-        if device := re.fullmatch(r"(gpu\d+): (.*)", what):
-            sight.visible.add(device[1])
-            if device[2] == USABLE:
-                sight.usable.add(device[1])
-        else:
-            name, _, value = what.partition("=")
-            sight.variables[name] = value
-    return found
-
-
-def of_batch(text):
-    (sight,) = (sight for place, sight in sights(text).items() if "/batch/" in place)
-    return sight
 
 
 @pytest.fixture
 def look(shared_dir):
     """A program that looks, at the same place natively and in sandboxes."""
-    path = shared_dir("alice") / "look"
-    path.write_text(f"#!/bin/bash\n{LOOK}")
-    path.chmod(0o755)
-    return path
+    return put_look(shared_dir("alice"))
 
 
 @pytest.fixture
@@ -156,9 +106,7 @@ def test_steps_and_tasks_have_the_gpus_that_slurm_gave_them(cluster, both, title
     native, sandboxed = map(sights, both(f"LOOK; {body}\n", *options, *nodes))
     assert len(native) > 1
     assert any(sight.usable for sight in native.values())
-    assert {place: sight.can_use for place, sight in sandboxed.items()} == {
-        place: sight.can_use for place, sight in native.items()
-    }
+    assert can_use(sandboxed) == can_use(native)
     of_job = {}  # of each node, what the job's tasks there can use together
     for place, sight in native.items():
         of_job.setdefault(place.partition("/")[0], set()).update(sight.usable)
@@ -215,9 +163,7 @@ def test_nodes_of_a_job_show_each_its_own_choice(both, occupied, cluster):
     for seen in (native, sandboxed):
         assert seen[f"{first}/0/0"].usable == {"gpu9"}
         assert seen[f"{second}/0/1"].usable == {"gpu8"}
-    assert {place: s.can_use for place, s in sandboxed.items()} == {
-        place: s.can_use for place, s in native.items()
-    }
+    assert can_use(sandboxed) == can_use(native)
     for sight in sandboxed.values():
         assert sight.visible == sight.usable
 
@@ -231,9 +177,7 @@ def test_each_task_of_srun_from_outside_has_its_gpu(cluster, look):
         for interpreter in ((), ("sbridge-run", "/bin/bash"))
     )
     assert [sorted(sight.usable) for _, sight in sorted(native.items())] == [["gpu8"], ["gpu9"]]
-    assert {place: s.can_use for place, s in sandboxed.items()} == {
-        place: s.can_use for place, s in native.items()
-    }
+    assert can_use(sandboxed) == can_use(native)
 
 
 @with_gpus
