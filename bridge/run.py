@@ -43,6 +43,7 @@ def main(run_dir: str) -> int:
     """
     if len(sys.argv) < 2 or (len(sys.argv) == 2 and sys.argv[1].startswith(task.MARK)):
         return _fail("usage: sbridge-run INTERPRETER [SCRIPT [ARGUMENT…]]")
+    _take_name()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = _environment()
@@ -318,6 +319,15 @@ class Witness:
             self.pid = 0
             os.close(self._reports)
             os.close(self._alive)
+
+
+def _take_name() -> None:
+    """Be called sbridge-run by ps(1) and the kernel's log: bridge.forerunner executes a python."""
+    try:
+        with open("/proc/self/comm", "wb") as file:
+            file.write(b"sbridge-run")
+    except OSError:
+        pass  # it goes by another name then
 
 
 def _ignored_before_python() -> set[int]:

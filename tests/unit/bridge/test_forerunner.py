@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_python_is_told_what_was_ignored_and_starts_isolated(put, ignoring, told
 
 def test_a_python_that_is_not_there_ends_as_slurm_ends_a_script_that_cannot_start(put):
     assert started(put(TELL, python="/no/such/python")).returncode == 2
+
+
+def test_sbridge_run_goes_by_its_own_name():
+    pid = os.fork()
+    if pid == 0:
+        run._take_name()
+        os._exit(Path("/proc/self/comm").read_text() != "sbridge-run\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(
