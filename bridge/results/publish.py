@@ -68,8 +68,8 @@ def _act(plan: Plan, out: int, folder: ResultFolder) -> dict[str, Any]:
 
 
 def _unmark(folder: ResultFolder) -> None:
-    delivery.forget(folder)
     remove(MARKER, folder.descriptor)
+    delivery.forget(folder)
     sync_directory(folder.descriptor)
 
 
