@@ -13,6 +13,7 @@ from pathlib import Path
 LOOK = r"""
 place=$SLURMD_NODENAME/${SLURM_STEP_ID:-batch}/${SLURM_STEP_ID:+$SLURM_PROCID}
 names='CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|ZE_AFFINITY_MASK|GPU_DEVICE_ORDINAL|SLURM_.*GPUS.*'
+echo "$place looks"
 env | grep -E "^($names)=" | sort | sed "s|^|$place |"
 for file in /dev/sbridge-dev$((${SLURMD_NODENAME#n} / 100))/gpu*; do
     [ -c "$file" ] && echo "$place ${file##*/}: $( (: <"$file") 2>&1 | sed 's/.*: //')"
@@ -45,7 +46,7 @@ def sights(text: str) -> dict[str, Sight]:
             sight.visible.add(device[1])
             if device[2] == USABLE:
                 sight.usable.add(device[1])
-        else:
+        elif what != "looks":
             name, _, value = what.partition("=")
             sight.variables[name] = value
     return found

@@ -18,6 +18,13 @@ with_parts = pytest.mark.parametrize("cluster", [{"gpus": 3, "gpu-kind": "parts"
 DEMO = "localhost/sbridge-demo:latest"
 
 
+@pytest.fixture(autouse=True)
+def _others_find_all_gpus_free(cluster):
+    yield
+    cluster.slurm("scancel", "--partition=main")
+    cluster.wait_for(lambda: not cluster.slurm("squeue", "--noheader"))
+
+
 @pytest.fixture
 def look(shared_dir):
     """A program that looks, at the same place natively and in sandboxes."""
@@ -102,7 +109,7 @@ STEPS = {
 @pytest.mark.parametrize("title", STEPS)
 def test_steps_and_tasks_have_the_gpus_that_slurm_gave_them(cluster, both, title):
     options, body = STEPS[title]
-    nodes = ["--exclusive"] if "--nodes=2" in options else [f"--nodelist={cluster.nodes[0]}"]
+    nodes = [] if "--nodes=2" in options else [f"--nodelist={cluster.nodes[0]}"]
     native, sandboxed = map(sights, both(f"LOOK; {body}\n", *options, *nodes))
     assert len(native) > 1
     assert any(sight.usable for sight in native.values())
@@ -122,7 +129,7 @@ def test_steps_at_the_same_time_share_no_gpu(both, look):
         f'#!/bin/bash\n{look}; touch "$1.$2"; while ! [ -e "$1.$3" ]; do sleep 0.1; done'
     )
     meet.chmod(0o755)
-    step = f"srun -n1 --exact --gres=gpu:1 {meet} {meet}.$SLURM_JOB_ID"
+    step = f"srun -n1 --exact --mem=40 --gres=gpu:1 {meet} {meet}.$SLURM_JOB_ID"
     body = f"{step} one other & {step} other one & wait\n"
     for seen in map(sights, both(body, "--ntasks=2", "--gres=gpu:2")):
         usable = sorted(sorted(sight.usable) for sight in seen.values())
