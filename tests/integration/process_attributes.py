@@ -25,7 +25,7 @@ SHOWN = {
     "clock": "date -d @1800000000 +%c%z",
     "time zones": 'TZ=Asia/Seoul date -d @1800000000 +%c%Z; echo "TZ=$TZ"',
     "language": 'echo "$LANG" "$LC_ALL"',
-    "temporary folder": 'echo "$TMPDIR"; mktemp -u | grep -o .*/',
+    "temporary folder": 'echo "$TMPDIR"; mktemp -u | grep -o ".*/"',
 }
 
 
