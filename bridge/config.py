@@ -20,7 +20,9 @@ from typing import Any
 from bridge.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/sbridge/sbridge.toml")
-GPU_INDEX = re.compile(r"\{index(?:\+(\d+))?\}")  # in sandbox.gpu_devices
+# In sandbox.gpu_devices: what a GPU's index stands for, and of which GPU alone a file is.
+GPU_INDEX = re.compile(r"\{index(?:\+(\d+))?\}")
+GPU_ALONE = re.compile(r"(\d{1,4}):(?=/)")
 _RUNTIMES = ("kubernetes", "podman", "host")
 
 
@@ -195,7 +197,8 @@ class Sandbox:
         "Device files that a job with GPUs sees: those with {index} once for each GPU that Slurm\n"
         "gave, the others once. The index is Slurm's, a file's place in the node's gres.conf,\n"
         "from 0; {index+128} adds to it. For AMD: /dev/dri/renderD{index+128} and /dev/kfd. A\n"
-        "file that the node lacks is left out. Not used in Kubernetes where\n"
+        "file behind `3:` belongs to the GPU with index 3 alone, for what numbers do not tell\n"
+        "(MIG). A file that the node lacks is left out. Not used in Kubernetes where\n"
         "`kubernetes.gpu_runtime_class` names what brings the devices in.",
     )
     allowed_images: tuple[str, ...] = setting(

@@ -225,7 +225,8 @@ def read(process: int, name: str) -> bytes:
 class Identity:
     """Who a process is: its real, effective, saved and file-system ids, and its groups.
 
-    And what a child has from it as well: umask, and the numbers of the signals that it ignores.
+    And what a child has from it as well: umask, and the numbers of the signals that it ignores
+    and that its main thread has blocked.
     """
 
     uids: tuple[int, ...]
@@ -233,6 +234,7 @@ class Identity:
     groups: tuple[int, ...]
     umask: int
     ignored: frozenset[int]
+    blocked: frozenset[int]
 
 
 def identity(process: int) -> Identity:
@@ -244,13 +246,17 @@ def identity(process: int) -> Identity:
     def numbers(key: bytes) -> tuple[int, ...]:
         return tuple(map(int, lines[key].split()))
 
-    mask = int(lines[b"SigIgn"], 16)
+    def signals(key: bytes) -> frozenset[int]:
+        mask = int(lines[key], 16)
+        return frozenset(number for number in _signal.valid_signals() if mask >> (number - 1) & 1)
+
     return Identity(
         numbers(b"Uid"),
         numbers(b"Gid"),
         numbers(b"Groups"),
         int(lines[b"Umask"], 8),
-        frozenset(number for number in _signal.valid_signals() if mask >> (number - 1) & 1),
+        signals(b"SigIgn"),
+        signals(b"SigBlk"),
     )
 
 

@@ -33,6 +33,7 @@ _SANDBOX_GONE = b"the sandbox of this job ended, and everything in it: "
 _WHY_TIMEOUT_S = 5.0
 _SEE_OFF_MS = 1000
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def main(run_dir: str) -> int:
@@ -42,6 +43,7 @@ def main(run_dir: str) -> int:
     """
     if len(sys.argv) < 2 or (len(sys.argv) == 2 and sys.argv[1].startswith(task.MARK)):
         return _fail("usage: sbridge-run INTERPRETER [SCRIPT [ARGUMENT…]]")
+    _take_name()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = _environment()
@@ -121,6 +123,7 @@ class Step:
         fields += [("env", key + b"=" + value) for key, value in self._environment.items()]
         fields.append(("cwd", self._directory or _working_directory()))
         fields.append(("runner", _absolute(_encoded(sys.argv[0]))))
+        fields += [("ignored", b"%d" % number) for number in _ignored_before_python()]
         if self._is_task:
             fields.append(("task", b"1"))
         script = None if self._is_task else _open_script(self._argv)
@@ -158,7 +161,7 @@ class Step:
             argv = answer.every("arg") + self._argv_for(file)
         except stand_in.UnrunnableError as error:
             return _fail(str(error), error.exit_code)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
+        for number in _IGNORED_BY_PYTHON - _ignored_before_python():
             signal.signal(number, signal.SIG_DFL)
         try:
             posix.execve(argv[0], argv, self._environment)
@@ -326,12 +329,31 @@ class Witness:
             posix.close(self._alive)
 
 
+def _take_name() -> None:
+    """Be called sbridge-run by ps(1) and the kernel's log: bridge.forerunner executes a python."""
+    try:
+        with open("/proc/self/comm", "wb") as file:
+            file.write(b"sbridge-run")
+    except OSError:
+        pass  # it goes by another name then
+
+
+def _ignored_before_python() -> set[int]:
+    """Return which of the two signals were ignored already, as bridge.forerunner saw it."""
+    told = sys._xoptions.get("ignored", "")
+    return {int(number) for number in str(told).split(",") if number} & _IGNORED_BY_PYTHON
+
+
 def _catch_signals() -> int:
-    """Have every signal reported on the returned descriptor instead of ending this process."""
+    """Have every signal reported on the returned descriptor instead of ending this process.
+
+    Those that were blocked, too: the script has them blocked itself.
+    """
     wakeup, writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in signal.valid_signals() - _UNCATCHABLE:
         signal.signal(number, _noted)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return wakeup
 
 

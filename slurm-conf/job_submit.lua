@@ -300,7 +300,11 @@ local function plan_part(job_desc, submit_uid)
 		return nil, {}
 	end
 	local own, own_word = split_request(job_desc[REQUEST_FIELD])
-	local field = joined(own, own_word or word)
+	local words = { word }
+	if own_word then -- sbatch gives every part the comment of its command line, so the watcher's, too
+		table.insert(words, 1, word_for_others(own_word) or MARKER)
+	end
+	local field = joined(own, merged_word(words, {}))
 	if #field > MAX_FIELD then
 		return nil, { "part " .. offset .. " of the job: the #K8S_ values take " .. #field .. " bytes together with its own "
 			.. REQUEST_FIELD .. ", and Slurm has room for " .. MAX_FIELD .. "; shorten them" }

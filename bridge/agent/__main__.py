@@ -49,6 +49,7 @@ class _Agent:
     def __init__(self, settings: configuration.Config, node: str, smithy: forge.Forge) -> None:
         from bridge import log
         from bridge.agent import blueprint
+        from bridge.agent.delivery import Deliveries
         from bridge.agent.sandboxes import Sandboxes
         from bridge.agent.server import Server
         from bridge.slurm.jobs import SlurmControl
@@ -63,8 +64,9 @@ class _Agent:
             blueprint.furnish_node(self._sandboxes.node.spool, settings.sandbox.init)
         except OSError as error:
             raise ConfigError(f"agent.spool_dir or sandbox.init: {error}") from error
+        deliveries = Deliveries(self._sandboxes.gang, self._log)
         self._publisher = publication.Publisher(
-            settings, node, self._sandboxes.runs, self._slurm, smithy, self._log
+            settings, node, self._sandboxes.runs, deliveries, self._slurm, smithy, self._log
         )
         self._sandboxes.runs.load()
         self._server = Server(settings, node, self._sandboxes, smithy, self._log)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bridge.agent import shim
 from bridge.agent.job import JobRun, Request
-from bridge.config import GPU_INDEX, Config
+from bridge.config import GPU_ALONE, GPU_INDEX, Config
 from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool, slurmd_script
 from bridge.runtimes.manifest import INIT_PATH
@@ -102,13 +102,18 @@ def _gpus(text: str) -> tuple[int, ...]:
 
 
 def _devices(patterns: tuple[str, ...], gpus: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the device files of these GPUs, and those that all share, as far as there are any."""
-    paths = (
-        _device(pattern, index)
-        for pattern in patterns
-        for index in (gpus if GPU_INDEX.search(pattern) else gpus[:1])
-    )
+    """Return the device files of these GPUs, and those that all share, as far as there are any.
+
+    Each once: parts of one GPU share its file.
+    """
+    paths = dict.fromkeys(path for pattern in patterns for path in _files(pattern, gpus))
     return tuple(path for path in paths if Path(path).is_char_device())
+
+
+def _files(pattern: str, gpus: tuple[int, ...]) -> list[str]:
+    if alone := GPU_ALONE.match(pattern):
+        return [pattern[alone.end() :]] if int(alone[1]) in gpus else []
+    return [_device(pattern, index) for index in (gpus if GPU_INDEX.search(pattern) else gpus[:1])]
 
 
 def _device(pattern: str, index: int) -> str:

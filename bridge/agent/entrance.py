@@ -167,7 +167,7 @@ class Entrance:
         if sandbox is None:
             raise RefusedError("the job is over")
         _check_descriptors(message, descriptors)
-        heritage = Heritage.of(pid, caller)
+        heritage = Heritage.of(pid, caller, message.every("ignored"))
         if set(heritage.owner.uids) != {job.request.uid}:
             raise RefusedError(f"job {job.run.job_id} is not yours")
         with Passage() as passage:

@@ -65,6 +65,7 @@ def collect(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
         "workdir": _asked(job, "workdir") or fields.get("WorkDir", ""),
         "script": _asked(job, "script"),
         "warnings": _warnings(job),
+        "is_further_part": fields.get("HetJobOffset", "0") not in ("", "0", "N/A"),
         **({} if fields.get("JobState") == "REQUEUED" else _usage(job, slurm)),
         **({} if job.request.is_nas_job else _own_logs(fields)),
     }

@@ -1,7 +1,8 @@
 """The sandboxes of a job on all its nodes: each agent tells of its own, whoever waits asks.
 
 The channel is the comment of each agent's own node in Slurm: no port is opened, and no agent
-writes where another does. A word stays until its run is over on that node.
+writes where another does. A word stays until its run is over on that node, and what the run left
+there is delivered (`delivery.py`).
 
 "Could not ask" and "tells nothing yet" both keep waiting; `gather` ends with the patience of
 the job, and a little later than that of the other nodes' agents, whose reasons say more.
@@ -128,6 +129,15 @@ class Gang:
             self._wait(job, why, pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         return None
+
+    def telling(self, job: JobRun) -> list[str]:
+        """Return the other nodes of the job that still tell of the run.
+
+        Raises `TemporaryError` when Slurm could not be asked.
+        """
+        notes = self._slurm.node_notes(job.request.nodes)
+        others = (node for node in job.request.node_names if node != self._node)
+        return [node for node in others if _standing(notes, node, job.run) is not None]
 
     def _wait(self, job: JobRun, why: str, pause_s: float) -> None:
         if job.state.name == "ready" and why:  # else its own progress says more

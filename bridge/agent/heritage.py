@@ -5,29 +5,41 @@ touches for the first time, so the same few files cost it ten times as much.
 """
 
 import os
+import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge import kernel, wire
+from bridge.agent.rarities import Rarities
+
+# By every one that starts, sbridge-run's too, which tells what was so before (bridge.forerunner).
+_IGNORED_BY_PYTHON = frozenset({int(signal.SIGPIPE), int(signal.SIGXFSZ)})
 
 
 @dataclass(frozen=True)
 class Heritage:
-    """Who sbridge-run is, its resource limits (RLIMIT_… → soft, hard), nice value and CPUs."""
+    """Who sbridge-run is, its limits (RLIMIT_… → soft, hard), nice value, CPUs and the rest."""
 
     owner: kernel.Identity
     limits: dict[int, tuple[int, int]]
     nice: int
     cpus: frozenset[int]
+    rarities: Rarities
 
     @classmethod
-    def of(cls, pid: int, process: int) -> "Heritage":
-        """Read it of the process `pid`, whose /proc folder is `process`; OSError: it has ended."""
+    def of(cls, pid: int, process: int, ignored: Iterable[bytes] = ()) -> "Heritage":
+        """Read it of the process `pid`, whose /proc folder is `process`; OSError: it has ended.
+
+        `ignored`: the numbers of signals that were ignored before its Python ignored them.
+        """
+        owner = kernel.identity(process)
+        told = {int(number) for number in ignored if number.isdigit()} & _IGNORED_BY_PYTHON
         return cls(
-            kernel.identity(process),
+            replace(owner, ignored=owner.ignored - _IGNORED_BY_PYTHON | told),
             kernel.limits(process),
             kernel.nice(process),
             frozenset(os.sched_getaffinity(pid)),
+            Rarities.of(pid, process),
         )
 
     def orders(self) -> wire.Fields:
@@ -38,10 +50,12 @@ class Heritage:
             ("groups", _written(self.owner.groups)),
             ("umask", b"%d" % self.owner.umask),
             ("ignored", _written(self.owner.ignored)),
+            ("blocked", _written(self.owner.blocked)),
             ("nice", b"%d" % self.nice),
             ("cpus", _written(self.cpus)),
         ]
-        return orders + [("limit", _written((kind, *both))) for kind, both in self.limits.items()]
+        orders += [("limit", _written((kind, *both))) for kind, both in self.limits.items()]
+        return orders + self.rarities.orders()
 
     @classmethod
     def told(cls, message: wire.Message) -> "Heritage":
@@ -52,13 +66,14 @@ class Heritage:
             _numbers(message.first("groups")),
             int(message.first("umask")),
             frozenset(_numbers(message.first("ignored"))),
+            frozenset(_numbers(message.first("blocked"))),
         )
         limits = {}
         for words in message.every("limit"):
             kind, soft, hard = _numbers(words)
             limits[kind] = soft, hard
         cpus = frozenset(_numbers(message.first("cpus")))
-        return cls(owner, limits, int(message.first("nice")), cpus)
+        return cls(owner, limits, int(message.first("nice")), cpus, Rarities.told(message))
 
 
 def _written(numbers: Iterable[int]) -> bytes:

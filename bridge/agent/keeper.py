@@ -2,8 +2,8 @@
 
 1. forks; the child (bridge.agent.script_process) joins the sandbox's namespaces and becomes the
    user for good
-2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity and nice
-   value (what a child of sbridge-run would have inherited);
+2. meanwhile takes the step's place, the child with it: its cgroups, CPU affinity, nice value and
+   more (what a child of sbridge-run would have inherited);
    joining a cgroup after some idle time costs ten milliseconds, hence at the same time
 3. on sbridge-run's "go" has the child exec the interpreter
 4. passes signals on, each to the same processes as natively and once
@@ -98,6 +98,7 @@ class _Keeper:
                 os.write(processes, b"%d" % pid)
             os.close(processes)
         heritage = self._entry.heritage
+        heritage.rarities.hand_on(self._child)
         for pid in (self._child, 0):
             os.sched_setaffinity(pid, heritage.cpus)
             os.setpriority(os.PRIO_PROCESS, pid, heritage.nice)

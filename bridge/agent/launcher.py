@@ -4,21 +4,13 @@ It says so where an image has no `/bin/sh`: of a script the kernel says only tha
 file. And a shell cannot catch what was ignored when it began, as SIGINT and SIGQUIT are for what
 another shell put into the background; so this has them do what they do by default.
 
-The program is as good as nothing but system calls, needs no library of the image, and is written
-as what a processor reads. Where there is none for the node's processor, the script stands alone.
+Where there is no such program for the node's processor, the script stands alone.
 """
 
-import os
-import struct
-from collections.abc import Callable
+from bridge import executable
 
 _SHELL = b"/bin/sh"
 _NO_SHELL = 127  # as a shell says that there is no such command
-_BASE = 0x400000
-_ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-_EXECUTABLE, _X86_64, _LOADED, _READ_AND_EXECUTE = 2, 62, 1, 5
-_IDENTITY = b"\x7fELF\x02\x01\x01"  # 64 bits, little endian
 
 # rax: system call; rdi, rsi, rdx, r10: its arguments.
 _DEFAULT = """
@@ -55,47 +47,10 @@ def program(script: str, signals: tuple[int, ...], words: str) -> bytes | None:
     It has `signals` do what they do by default. `words` are said where there is no shell. None:
     this processor's language is not known here.
     """
-    write = _LANGUAGES.get(os.uname().machine)
-    return write(script.encode(), signals, words.encode()) if write else None
-
-
-def _x86_64(script: bytes, signals: tuple[int, ...], words: bytes) -> bytes:
-    values = {"length": len(words), "code": _NO_SHELL}
-    data = b""
-    start = _ELF_HEADER.size + _PROGRAM_HEADER.size
-    size = len(_code(_DEFAULT)) * len(signals) + len(_code(_START))
-    zeros = bytes(32)
-    for name, content in (
-        ("zeros", zeros),
-        ("script", script),
-        ("shell", _SHELL),
-        ("words", words),
-    ):
-        values[name] = _BASE + start + size + len(data)
-        data += content + b"\0"
-    code = b"".join(_code(_DEFAULT, {**values, "signal": number}) for number in signals)
-    code += _code(_START, values)
-    return _elf(start, code + data)
-
-
-def _code(text: str, values: dict[str, int] | None = None) -> bytes:
-    """Return the bytes before each semicolon; {name} stands for four."""
-    result = b""
-    for line in text.strip().splitlines():
-        for word in line.partition(";")[0].split():
-            value = (values or {}).get(word.strip("{}"), 0)
-            result += struct.pack("<I", value) if word.startswith("{") else bytes.fromhex(word)
-    return result
-
-
-def _elf(start: int, content: bytes) -> bytes:
-    size = start + len(content)
-    header = _ELF_HEADER.pack(
-        *(_IDENTITY, _EXECUTABLE, _X86_64, 1, _BASE + start, _ELF_HEADER.size, 0, 0),
-        *(_ELF_HEADER.size, _PROGRAM_HEADER.size, 1, 0, 0, 0),
-    )
-    loaded = _PROGRAM_HEADER.pack(_LOADED, _READ_AND_EXECUTE, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + loaded + content
-
-
-_LANGUAGES: dict[str, Callable[[bytes, tuple[int, ...], bytes], bytes]] = {"x86_64": _x86_64}
+    if not executable.is_possible():
+        return None
+    said = words.encode()
+    codes: list[executable.Code] = [(_DEFAULT, {"signal": number}) for number in signals]
+    codes.append((_START, {"length": len(said), "code": _NO_SHELL}))
+    data = {"zeros": bytes(32), "script": script.encode() + b"\0", "shell": _SHELL + b"\0"}
+    return executable.program(codes, {**data, "words": said})

@@ -20,22 +20,25 @@ from typing import Any
 
 from bridge import command, kernel, wire
 from bridge.agent import blueprint
+from bridge.agent.delivery import Deliveries, has_outputs
 from bridge.agent.facts import collect, identity
 from bridge.agent.forge import Forge
 from bridge.agent.job import JobRun
 from bridge.agent.runs import Runs
 from bridge.config import Config
 from bridge.errors import CommandError, TemporaryError
-from bridge.results import mirror, publish
+from bridge.results import delivery, mirror, publish
 from bridge.slurm.jobs import SlurmControl
 
 _PASSES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "deliver": delivery.main,
     "mirror": mirror.main,
     "publish": publish.main,
 }
 _REMOVE_TIMEOUT_S = 3600.0
 _NICENESS = 10
 _AUTOGROUP = Path("/proc/self/autogroup")
+_ABSENT = -1  # the size of a log that is not there, as that of a job without a script of its own
 _CPU_SHARE = 4  # passes use at most this part of the node's CPUs
 _BUSY = {"ok": False, "retry": True, "reason": "an earlier pass is still under way"}
 
@@ -98,6 +101,7 @@ class Publisher:
         config: Config,
         node: str,
         runs: Runs,
+        deliveries: Deliveries,
         slurm: SlurmControl,
         forge: Forge,
         log: Any,
@@ -105,6 +109,7 @@ class Publisher:
         self._config = config
         self._node = node
         self._runs = runs
+        self._deliveries = deliveries
         self._slurm = slurm
         self._forge = forge
         self._log = log
@@ -143,7 +148,8 @@ class Publisher:
     def _begin_mirror(self, job: JobRun) -> None:
         """Mirror what is new, in a thread: a NAS that hangs must hold up one run only."""
         sizes = (_size(job.spool.stdout), _size(job.spool.stderr))
-        if str(job.run) in self._under_way or sizes == self._mirrored.get(str(job.run)):
+        is_new = sizes != self._mirrored.get(str(job.run), (_ABSENT, _ABSENT))
+        if str(job.run) in self._under_way or not is_new:
             return
         self._under_way.add(str(job.run))
         threading.Thread(target=self._mirror, args=(job, sizes), daemon=True).start()
@@ -165,37 +171,38 @@ class Publisher:
 
     def _publish(self, job: JobRun) -> None:
         started = time.monotonic()
-        if not self._is_ours(job) and _has_outputs(job):
-            # Only the batch host publishes yet: what another node has must not be lost.
-            self._log.warning("outputs_kept", **job.labels, folder=str(job.spool.outputs))
+        if not self._is_ours(job) and not has_outputs(job):
+            self._clear(job)
             return
-        if self._is_ours(job):
-            outcome = self._publish_until_done(job)
-            self._log.log(
-                logging.INFO if outcome == "published" else logging.ERROR,
-                f"results_{outcome}",
-                **job.labels,
-                folder=job.state.results_folder,
-                duration_s=round(time.monotonic() - started, 3),
-            )
-        self._clear(job)
+        is_done = self._try_until_done(job, "publish" if self._is_ours(job) else "deliver")
+        done, lost = ("published", "lost") if self._is_ours(job) else ("delivered", "kept")
+        self._log.log(
+            logging.INFO if is_done else logging.ERROR,
+            f"results_{done if is_done else lost}",
+            **job.labels,
+            folder=job.state.results_folder if is_done else str(job.spool.outputs),
+            duration_s=round(time.monotonic() - started, 3),
+        )
+        self._deliveries.done(job)
+        if is_done or self._is_ours(job):
+            self._clear(job)
 
-    def _publish_until_done(self, job: JobRun) -> str:
-        """Try until the results are "published", or "lost": nothing is left to publish."""
+    def _try_until_done(self, job: JobRun, name: str) -> bool:
+        """Try until the pass has done its part; False when that can never be."""
         reason = ""
+        make_plan = self._final_plan if name == "publish" else self._delivery_plan
         while True:
             try:
-                result = self._pass(job, "publish", self._final_plan(job))
+                plan = make_plan(job)
+                result = self._pass(job, name, plan) if plan else {"ok": True}
             except TemporaryError as error:
                 result = {"ok": False, "retry": True, "reason": str(error)}
             except Exception as error:  # noqa: BLE001 - a bug; the results wait for its mending
                 self._log.error("publication_crashed", **job.labels, exc_info=error)
                 result = {"ok": False, "retry": True, "reason": f"unexpected: {error!r}"}
             self._remember_folder(job, result)
-            if result.get("ok"):
-                return "published"
-            if not result.get("retry"):
-                return "lost"
+            if result.get("ok") or not result.get("retry"):
+                return bool(result.get("ok"))
             if result.get("reason") != reason:
                 reason = str(result.get("reason"))
                 self._log.warning("results_delayed", **job.labels, reason=reason)
@@ -218,13 +225,21 @@ class Publisher:
             "facts": identity(job),
         }
 
-    def _final_plan(self, job: JobRun) -> dict[str, Any]:
+    def _final_plan(self, job: JobRun) -> dict[str, Any] | None:
+        """Return what to publish; None for a part of a job whose first part has all there is."""
         facts = collect(job, self._slurm)
+        if facts["is_further_part"] and not has_outputs(job):
+            return None
+        for node in self._deliveries.wait(job):
+            facts["warnings"].append(f"what is in $SBRIDGE_OUTPUTS of node {node} is not here")
         return {
             **self._plan(job),
             "facts": facts,
             "languages": list(self._config.messages.languages),
         }
+
+    def _delivery_plan(self, job: JobRun) -> dict[str, Any] | None:
+        return {**self._plan(job), "node": self._node}
 
     def _pass(self, job: JobRun, name: str, plan: dict[str, Any]) -> dict[str, Any]:
         uid, gid = job.request.uid, job.request.gid
@@ -273,15 +288,8 @@ class Publisher:
         self._runs.forget(job)
 
 
-def _has_outputs(job: JobRun) -> bool:
-    try:
-        return any(job.spool.outputs.iterdir())
-    except OSError:
-        return False
-
-
 def _size(path: Any) -> int:
     try:
         return int(os.lstat(path).st_size)
     except OSError:
-        return -1
+        return _ABSENT

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bridge.agent import blueprint
+from bridge.agent import blueprint, delivery
 from bridge.agent.failures import Failures
 from bridge.agent.forge import Forge
 from bridge.agent.gang import Gang
@@ -73,6 +73,8 @@ class Sandboxes:
             if job.state.name == "accepted":
                 self._maker.begin(job)
             elif job.state.name == "finished":
+                if delivery.is_due(job, self.node.name):
+                    self.gang.tell(job)
                 self._on_finished(job)
             else:
                 self.gang.tell(job)
@@ -144,7 +146,8 @@ class Sandboxes:
             job.is_ending = True
             self._remove(job)
             _close(job, variables)
-        self.gang.withdraw(job.run)
+        if not delivery.is_due(job, self.node.name):
+            self.gang.withdraw(job.run)
         duration_s = round(time.monotonic() - started, 3)
         self._log.info("sandbox_removed", **job.labels, duration_s=duration_s)
         self._on_finished(job)

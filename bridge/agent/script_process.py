@@ -18,8 +18,6 @@ from bridge.agent.pmix import PmixFolder
 from bridge.agent.terminal import Terminal
 
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
-# By every one that starts, sbridge-run's too, so that it cannot tell how it was started.
-_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _HIGH_DESCRIPTOR = 512
 _TEMPORARY = b"/tmp"
 
@@ -47,7 +45,7 @@ class ScriptProcess:
         # All that needs a path, a codec or a module of the node is prepared out here.
         self._identity = entry.heritage.owner
         self._limits = entry.heritage.limits
-        self._ignored = self._identity.ignored - _IGNORED_BY_PYTHON
+        self._rarities = entry.heritage.rarities
         self._argv = entry.message.every("arg")
         self._file = entry.message.first("file")
         self._is_task = bool(entry.message.first("task"))
@@ -95,8 +93,9 @@ class ScriptProcess:
         signal.set_wakeup_fd(-1)
         for number in _signal.valid_signals() - UNCATCHABLE:
             _signal.signal(number, _signal.SIG_DFL)
-        for ignored in self._ignored:
+        for ignored in self._identity.ignored:
             _signal.signal(ignored, _signal.SIG_IGN)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._identity.blocked)
         self._lead()
         os.write(self._ready, b"!")  # from here on signals find it as they should
         sys.meta_path.clear()
@@ -117,6 +116,7 @@ class ScriptProcess:
         os.umask(self._identity.umask)
         if not os.read(self._permission, 1):
             os._exit(1)  # the keeper is gone
+        self._rarities.take()
         if self._terminal is not None:
             self._terminal.adopt()
         self._change_directory()

@@ -30,7 +30,7 @@ _MAX_ALTERNATIVES = 99
 _UNGUESSABLE = 3
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is the user's word
 _MAX_RECORD_BYTES = 8 * 1024 * 1024
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_A_FOLDER_OF_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EACCES)
 
 
@@ -154,7 +154,7 @@ def _candidates(claim: Claim, chosen: str) -> Iterator[str]:
 def _try(root: int, name: str, claim: Claim, *, is_chosen: bool) -> ResultFolder | None:
     is_new = _make(root, name)
     try:
-        descriptor = os.open(name, _OPEN_DIRECTORY, dir_fd=root)
+        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=root)
     except OSError as error:
         if error.errno in _NOT_A_FOLDER_OF_OURS:
             return None
@@ -201,12 +201,12 @@ def _accept(
         os.fchmod(descriptor, 0o755)  # the umask is not asked
     elif stat.S_IMODE(status.st_mode) & 0o022 and not is_chosen:
         return None
-    summary = _read_record(descriptor, SUMMARY)
+    summary = read_record(descriptor, SUMMARY)
     if summary is not None:
         is_ours = all(summary.get(key) == value for key, value in claim.record().items())
         return ResultFolder(descriptor, name, is_complete=True) if is_ours else None
     folder = ResultFolder(descriptor, name, is_complete=False)
-    marker = _read_record(descriptor, MARKER)
+    marker = read_record(descriptor, MARKER)
     if marker is None and (is_chosen or _is_empty(descriptor)):
         folder.write(MARKER, json.dumps(claim.record()).encode() + b"\n")
         return folder
@@ -220,7 +220,7 @@ def _is_empty(descriptor: int) -> bool:
     return all(name.startswith(DRAFT_PREFIX) for name in os.listdir(descriptor))
 
 
-def _read_record(directory: int, name: str) -> dict[str, Any] | None:
+def read_record(directory: int, name: str) -> dict[str, Any] | None:
     """Return the JSON object in a file, {} when it holds something else, None without a file."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

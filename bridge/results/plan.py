@@ -7,11 +7,13 @@
         "facts":     what is known of the job (`summary.JobFacts`); mirror: job_id, tag, restart
         "languages": messages.languages (publish only),
         "max_bytes": at most so many bytes per log and pass (mirror only, optional),
+        "node":      the node whose outputs these are (delivery only),
     }
     answer = {"ok": true, "folder": "42", …}
     answer = {"ok": false, "retry": true, "folder": "42" or "", "reason": "…: the NAS is full …"}
 
-`retry` is false only when the local folder is gone. Anything raised is a bug.
+`retry` is false only when nothing can be done any more: the local folder is gone, or a delivery
+comes after the end. Anything raised is a bug.
 """
 
 import contextlib
@@ -38,6 +40,7 @@ class Plan:
     folder: str = ""
     languages: tuple[str, ...] = ("en",)
     max_bytes: int = DEFAULT_MAX_BYTES
+    node: str = ""
 
     @classmethod
     def of(cls, plan: dict[str, Any]) -> "Plan":
@@ -51,6 +54,7 @@ class Plan:
             folder=plan.get("folder") or "",
             languages=tuple(plan.get("languages") or ("en",)),
             max_bytes=plan.get("max_bytes") or DEFAULT_MAX_BYTES,
+            node=plan.get("node") or "",
         )
 
 

@@ -3,11 +3,11 @@
 Steps, in this order, each of which may be done again after a crash anywhere:
 1. drafts of a publication that crashed are removed
 2. stdout.log, stderr.log  completed and compared with the job's
-3. outputs/                copied
+3. outputs/                copied; what other nodes delivered there is counted in (`delivery`)
 4. job_summary.txt         for people
 5. checksums.txt           what 2 to 4 put there, for `sha256sum -c`, which refuses an empty one
 6. job_summary.json        for programs; by rename: from now on the folder is complete
-7. .incomplete             removed
+7. .incomplete             removed, and what deliveries left for this
 """
 
 import hashlib
@@ -15,9 +15,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
-from bridge.results import checksums, mirror, page, source, summary, transfer
+from bridge.results import checksums, delivery, mirror, page, source, summary, transfer
+from bridge.results.delivery import OUTPUTS
 from bridge.results.folder import MARKER, SUMMARY, ResultFolder, remove, sync_directory
 from bridge.results.plan import Plan, carry_out
 from bridge.results.remark import Remarks
@@ -26,7 +27,6 @@ from bridge.results.summary import JobFacts, Published
 from bridge.results.transfer import Copied
 from bridge.results.tree import Tree
 
-OUTPUTS = "outputs"
 _ALL = 1 << 62
 
 OnFile = Callable[[str, Copied], None]
@@ -69,6 +69,7 @@ def _act(plan: Plan, out: int, folder: ResultFolder) -> dict[str, Any]:
 
 def _unmark(folder: ResultFolder) -> None:
     remove(MARKER, folder.descriptor)
+    delivery.forget(folder)
     sync_directory(folder.descriptor)
 
 
@@ -88,6 +89,7 @@ class _Publication:
                 listing.write(checksums.line(copied.sha256, path))
 
             published = self._publish_files(out, add)
+            published = self._with_delivered(published, listing)
             self._write_page(published, add)
             listing.flush()
             os.fchmod(descriptor, 0o644)
@@ -110,6 +112,16 @@ class _Publication:
             size=tree.size,
             skipped=tree.skipped,
             notes=tree.notes,
+        )
+
+    def _with_delivered(self, published: Published, listing: IO[bytes]) -> Published:
+        delivered = delivery.take_in(self.folder, listing)
+        published.skipped.extend(delivered.skipped)
+        published.notes.extend(delivered.notes)
+        return replace(
+            published,
+            files=published.files + delivered.files,
+            size=published.size + delivered.size,
         )
 
     def _write_page(self, published: Published, add: OnFile) -> None:

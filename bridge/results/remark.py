@@ -78,5 +78,10 @@ class Remarks:
         if len(self.kept) < KEPT:
             self.kept.append(Remark(path, kind))
 
+    def extend(self, others: "Remarks") -> None:
+        """Add those of another part of the same results."""
+        self.kept += others.kept[: KEPT - len(self.kept)]
+        self.count += others.count
+
     def __iter__(self) -> Iterator[Remark]:
         return iter(self.kept)

@@ -35,6 +35,10 @@ class Tree:
         """Publish what is called `name` in `from_directory` directly below the result folder."""
         self._entry(name, name, from_directory, self.folder.descriptor, 0)
 
+    def publish_as(self, path: str, name: str, from_directory: int, to_directory: int) -> None:
+        """Publish it as `path` in the result folder, whose parent `to_directory` is."""
+        self._entry(name, path, from_directory, to_directory, 0)
+
     def _entry(self, name: str, path: str, source_fd: int, target_fd: int, depth: int) -> None:
         try:
             if len(os.fsencode(path)) > MAX_PATH_BYTES:
@@ -62,7 +66,7 @@ class Tree:
         try:
             if granted:
                 self.notes.add(path, "made_readable")
-            target = _make_directory(name, target_fd)
+            target = _make_directory(path.rpartition("/")[2], target_fd)
             try:
                 for entry in _names(below, name):
                     self._entry(entry, f"{path}/{entry}", below, target, depth + 1)

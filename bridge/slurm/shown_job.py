@@ -21,6 +21,8 @@ from bridge.request import MARKER
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 _LAST = {"StdErr", "StdIn", "StdOut"}
 _SUBMIT_LINE = re.compile(r"\sSubmitLine=.*(?=\sWorkDir=)", re.DOTALL)
+# Of a heterogeneous job's first part all parts are shown.
+_OTHER_PART = re.compile(r"\n+(?=JobId=\d+ HetJobId=\d+ HetJobOffset=[1-9])")
 _EXTRA_WITH_REQUEST = re.compile(rf"\sExtra=((?:.*\s)?{re.escape(MARKER)}\S*)", re.DOTALL)
 
 
@@ -29,12 +31,14 @@ def fields_of(job_id: int, name: str, text: str) -> dict[str, str]:
 
     `_details` is all of it behind the name. Raises `TemporaryError` when it is no such answer.
     """
-    start = re.compile(rf"JobId={job_id} (?:[A-Za-z]+=\S* )*?JobName={re.escape(name)} ")
+    start = re.compile(rf"JobId={job_id} ((?:[A-Za-z]+=\S* )*?)JobName={re.escape(name)} ")
     match = start.match(text)
     if not match:
         raise TemporaryError(f"Slurm's answer about job {job_id} cannot be read")
-    text = _SUBMIT_LINE.sub("", text[match.end() :])
+    text = _OTHER_PART.split(text[match.end() :], maxsplit=1)[0]
+    text = _SUBMIT_LINE.sub("", text)
     fields: dict[str, str] = {"_details": text, "JobName": name}
+    fields |= dict(field.split("=", 1) for field in match[1].split())
     matches = list(_FIELD.finditer(text))
     for match, following in zip(matches, [*matches[1:], None], strict=False):
         end = following.start() if following else len(text)

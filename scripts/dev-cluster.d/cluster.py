@@ -26,13 +26,14 @@ MARK = "SBRIDGE_DEV_CLUSTER"
 class Settings:
     """What `up` was asked for; `sbridge` are lines TABLE.KEY=VALUE for sbridge.toml.
 
-    `gpus` is how many each node pretends to have.
+    `gpus` is how many each node pretends to have, `gpu_kind` whether "whole" or "parts" of one.
     """
 
     nodes: int = 2
     runtime: str = "podman"
     proctrack: str = "cgroup"
     gpus: int = 0
+    gpu_kind: str = "whole"
     slurm: str = INSTALLED
     auth: str = "munge"
     sbridge: Sequence[str] = ()

@@ -81,7 +81,7 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "proctrack": cluster.settings.proctrack,
         "communication": _communication(),
         "gpus": gpus.gres_conf(cluster),
-        "gpu_devices": json.dumps([gpus.pattern(cluster)]),
+        "gpu_devices": json.dumps(gpus.patterns(cluster)),
         "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
         "runtime": runtime,
         "allowed_runtimes": json.dumps(allowed[runtime]),

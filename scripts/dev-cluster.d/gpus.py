@@ -3,6 +3,9 @@
 Opening one that the devices cgroup allows fails with ENXIO, any other with EPERM. A cluster's
 are in a folder of its own, the same for each of its nodes. Their numbers do not begin with 0,
 so that what Slurm calls a GPU (its place in gres.conf) is not its device's number.
+
+They may also be parts of one GPU, as MIG makes them: each has the file of that one, and another
+one of its own.
 """
 
 import contextlib
@@ -18,14 +21,18 @@ _FIRST = 8
 _MODE = 0o666
 
 
-def pattern(cluster: Cluster) -> str:
+def patterns(cluster: Cluster) -> list[str]:
     """Return the device files as sbridge.toml's sandbox.gpu_devices has them."""
-    return f"{_folder(cluster)}/gpu{{index+{_FIRST}}}"
+    if cluster.settings.gpu_kind == "whole":
+        return [f"{_folder(cluster)}/gpu{{index+{_FIRST}}}"]
+    files = enumerate(_files(cluster))
+    return [f"{index}:{path}" for index, paths in files for path in paths]
 
 
 def make_devices(cluster: Cluster) -> None:
     """Make the device files; those that are there stay."""
-    for number, path in _files(cluster).items():
+    for path in {path for paths in _files(cluster) for path in paths}:
+        number = int(path.name.removeprefix("gpu"))
         path.parent.mkdir(mode=0o755, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mknod(path, stat.S_IFCHR | _MODE, os.makedev(_MAJOR, 100 * cluster.slot + number))
@@ -51,14 +58,21 @@ def remove_devices(cluster: Cluster) -> int:
 def gres_conf(cluster: Cluster) -> str:
     """Return gres.conf's lines."""
     nodes = ",".join(cluster.nodes)
-    files = _files(cluster).values()
-    return "\n".join(f"NodeName={nodes} Name=gpu File={path}" for path in files)
+    key = "File" if cluster.settings.gpu_kind == "whole" else "MultipleFiles"
+    return "\n".join(
+        f"NodeName={nodes} Name=gpu {key}={','.join(map(str, paths))}" for paths in _files(cluster)
+    )
 
 
 def _folder(cluster: Cluster) -> Path:
     return Path(f"/dev/sbridge-dev{cluster.slot}")
 
 
-def _files(cluster: Cluster) -> dict[int, Path]:
+def _files(cluster: Cluster) -> list[list[Path]]:
+    """Return the files of each GPU, in gres.conf's order."""
     numbers = range(_FIRST, _FIRST + cluster.settings.gpus)
-    return {number: _folder(cluster) / f"gpu{number}" for number in numbers}
+    own = [_folder(cluster) / f"gpu{number}" for number in numbers]
+    if cluster.settings.gpu_kind == "whole":
+        return [[path] for path in own]
+    shared = _folder(cluster) / f"gpu{_FIRST - 1}"
+    return [[shared, path] for path in own]

@@ -26,7 +26,13 @@ from tests.integration.running_kubernetes import Kubernetes
 from tests.integration.slurm_on_kubernetes import SlurmOnKubernetes
 from tests.integration.submitted_job import Held, Submitted, script
 
-DEFAULT_OPTIONS = {"nodes": 2, "runtime": "podman", "proctrack": "cgroup", "gpus": 0}
+DEFAULT_OPTIONS = {
+    "nodes": 2,
+    "runtime": "podman",
+    "proctrack": "cgroup",
+    "gpus": 0,
+    "gpu-kind": "whole",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -76,10 +76,38 @@ def test_a_hook_does_nothing_for_a_plain_job(installed, hook):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize("name", ["sbridge-run", "sbridge-prolog", "sbridge-epilog"])
+@pytest.mark.parametrize(
+    "name", ["libexec/sbridge-run", "bin/sbridge-prolog", "bin/sbridge-epilog"]
+)
 def test_launchers_start_python_isolated_and_without_site(installed, name):
-    first = (installed / "bin" / name).read_text().splitlines()[0]
+    first = (installed / name).read_text().splitlines()[0]
     assert first == f"#!{installed}/venv/bin/python -IS"
+
+
+def test_sbridge_run_starts_by_the_program_before_it(installed):
+    """As the interpreter of a script, too, which is how Slurm starts it."""
+    script = installed / "script"
+    script.write_text(f"#!{installed}/bin/sbridge-run /bin/sh -e\n")
+    script.chmod(0o755)
+    for argv in ([installed / "bin/sbridge-run", "/bin/sh"], [script, "x"]):
+        ended = subprocess.run(argv, env={}, capture_output=True, check=False)
+        assert (ended.returncode, ended.stdout) == (1, b"")
+        assert b"sbridge: not inside a Slurm job" in ended.stderr
+
+
+def test_where_no_program_can_be_made_sbridge_run_is_the_script_itself(install, tree, prefix):
+    module = tree / "bridge/executable.py"
+    before = module.read_text()
+    try:
+        module.write_text(before.replace('"x86_64"', '"another"'))
+        assert install().returncode == 0
+        runner, script = prefix / "bin/sbridge-run", prefix / "libexec/sbridge-run"
+        assert runner.read_bytes() == script.read_bytes()
+        assert os.access(runner, os.X_OK)
+    finally:
+        module.write_text(before)
+        assert install().returncode == 0
+    assert runner.read_bytes() != script.read_bytes()
 
 
 def test_shipped_files_name_this_installation(install, installed):
@@ -95,7 +123,7 @@ def test_shipped_files_name_this_installation(install, installed):
         f"Prolog={installed}/bin/sbridge-prolog\n"
         in (installed / "share/slurm-conf/sbridge.conf").read_text()
     )
-    assert '"/run/elsewhere"' in (installed / "bin/sbridge-run").read_text()
+    assert '"/run/elsewhere"' in (installed / "libexec/sbridge-run").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.integration import process_attributes
+from tests.integration.gpus_in_sight import of_batch, put_look, sights
 from tests.integration.slurm_on_kubernetes import BASH
 from tests.integration.submitted_job import script
 
@@ -26,15 +27,15 @@ USABLE = "No such device or address"
 
 @pytest.fixture(scope="module")
 def cluster(slurm_on_kubernetes):
-    """Give Slurm's nodes three GPUs each, and have Kubernetes' node count them, too."""
-    slurm_on_kubernetes.up(gpus=3)
+    """Give Slurm's only node three GPUs, and have Kubernetes' node count them, too."""
+    slurm_on_kubernetes.up(gpus=3, nodes=1)
     resource = {"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "8"}
     node = ["patch", "node", slurm_on_kubernetes.kubernetes_node, "--subresource=status"]
     slurm_on_kubernetes.kubernetes.kubectl(*node, "--type=json", f"-p={json.dumps([resource])}")
     yield slurm_on_kubernetes
     resource = {"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}
     slurm_on_kubernetes.kubernetes.kubectl(*node, "--type=json", f"-p={json.dumps([resource])}")
-    slurm_on_kubernetes.up(gpus=0)
+    slurm_on_kubernetes.up(gpus=0, nodes=2)
 
 
 def container_of(pod):
@@ -61,6 +62,29 @@ def test_a_job_without_gpus_has_none_in_its_pod(cluster, job):
     container = container_of(cluster.pod(ran.job_id))
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
     assert visible(container) == "void"
+
+
+def test_steps_in_a_pod_use_no_more_than_slurm_gave_them(cluster, job, shared_dir):
+    look = put_look(shared_dir("alice"))
+    body = f"{look}; srun --gres=gpu:1 {look}; srun --gres=none {look}; srun {look}\n"
+    ran = job(script(body, BASH, "/bin/bash"), "--gres=gpu:2")
+    assert ran.end == ("COMPLETED", "0:0"), ran.err
+    seen = {place.partition("/")[2]: sight for place, sight in sights(ran.out).items()}
+    usable = {place: len(sight.usable) for place, sight in seen.items()}
+    assert usable == {"batch/": 2, "0/0": 1, "1/0": 0, "2/0": 2}
+    assert {frozenset(sight.visible) for sight in seen.values()} == {frozenset({"gpu8", "gpu9"})}
+    assert seen["1/0"].variables.get("CUDA_VISIBLE_DEVICES") is None
+
+
+def test_pods_of_one_node_at_the_same_time_share_no_gpu(cluster, job, shared_dir):
+    look = put_look(shared_dir("alice"))
+    body = f"{look}; echo ready; sleep 987\n"
+    ran = [job(script(body, BASH, "/bin/bash"), f"--gres=gpu:{count}") for count in (1, 2)]
+    seen = [of_batch(each.wait_to_write().out) for each in ran]
+    assert [sorted(sight.usable) for sight in seen] == [["gpu8"], ["gpu10", "gpu9"]]
+    assert [sight.visible for sight in seen] == [sight.usable for sight in seen]
+    shown = [visible(container_of(cluster.pod(each.job_id))) for each in ran]
+    assert shown == ["0", "1,2"]
 
 
 def test_a_runtime_class_gets_slurms_choice_and_brings_the_devices_in(cluster, job):

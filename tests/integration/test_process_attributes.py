@@ -58,12 +58,50 @@ def test_signals_that_are_ignored_stay_so(cluster):
     """Slurm 26.05 hands on what slurmd ignores, as nohup and background processes do."""
     look = "exec {} /bin/bash -c 'exec grep SigIgn /proc/self/status'"
     srun = ("srun", "--quiet", "--mem=100", f"--comment=sbridge1?image={quote(DEMO, safe='')}")
-    seen = [
-        cluster.as_user("alice", [*srun, "bash", "-c", f"trap '' HUP INT USR2; {look.format(way)}"])
-        for way in ("", "sbridge-run")
-    ]
-    assert int(seen[0].split()[1], 16) & 0x803 == 0x803
-    assert seen[1] == seen[0]
+    for names, mask in (("HUP INT USR2", 0x803), ("PIPE", 0x1000), ("XFSZ PIPE", 0x1001000)):
+        seen = [
+            cluster.as_user("alice", [*srun, "bash", "-c", f"trap '' {names}; {look.format(way)}"])
+            for way in ("", "sbridge-run")
+        ]
+        assert int(seen[0].split()[1], 16) & mask == mask
+        assert seen[1] == seen[0]
+
+
+# Does to itself what a child inherits, and becomes the program of its arguments.
+UNUSUAL = """
+import ctypes, os, platform, signal, sys
+libc = ctypes.CDLL(None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+assert libc.personality(0x0040000) == 0  # ADDR_NO_RANDOMIZE
+set_mempolicy = {"x86_64": 238, "aarch64": 237}[platform.machine()]
+bind, nodes = 2, (1).to_bytes(128, "little")
+assert libc.syscall(set_mempolicy, bind, nodes, ctypes.c_ulong(1025)) == 0
+for name, value in (("oom_score_adj", "321"), ("coredump_filter", "0x11"), ("timerslack_ns", "7")):
+    open("/proc/self/" + name, "w").write(value)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_all_that_a_child_inherits_reaches_the_script(cluster, shared_dir):
+    program = shared_dir("alice") / "unusual.py"
+    program.write_text(UNUSUAL)
+    program.chmod(0o644)
+    names = ("signals", "policies", "personality", "core dumps and timers")
+    body = process_attributes.body(frozenset({*names, "memory to be freed first"}))
+    request = f"--comment=sbridge1?image={quote(DEMO, safe='')}"
+    argv = ["srun", "--quiet", "--mem=100", request, "/usr/bin/python3", str(program)]
+    native, sandboxed = (
+        cluster.as_user("alice", [*argv, *way, "/bin/bash", "-c", body])
+        for way in ((), ("sbridge-run",))
+    )
+    assert sandboxed == native
+    seen = process_attributes.read(native)
+    assert "SigBlk:\t0000000000004200\n" in seen["signals"]
+    assert seen["policies"] == "0 3\nbind:0\n"
+    assert seen["personality"] == "00040000\n"
+    assert seen["core dumps and timers"] == "00000011\n7\n"
+    assert seen["memory to be freed first"] == "321\n"
 
 
 def test_limits_of_whoever_submits_reach_the_script(cluster, shared_dir):

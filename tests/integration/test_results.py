@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from bridge.slurm.hostlist import expand_hostlist
 from tests.integration.running_cluster import own_stderr
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
@@ -198,3 +199,75 @@ def test_another_user_cannot_take_a_result_folder(cluster, drop):
     )
     assert (folder / "stdout.log").read_text() == "mine\n"
     assert list((cluster.results / str(guessed)).iterdir()) == []
+
+
+# --- Several nodes, and several parts -------------------------------------------------------------
+
+TWO_NODES = "#SBATCH --nodes=2 --ntasks-per-node=1\n"
+# Each node's task, and the script.
+EACH = """srun sh -c 'echo $NODE_RANK >"$SBRIDGE_OUTPUTS/rank"; mkdir "$SBRIDGE_OUTPUTS/$NODE_RANK"'
+echo script >"$SBRIDGE_OUTPUTS/script"
+"""
+
+
+def check_each(cluster, folder, summary):
+    first, second = expand_hostlist(summary["nodes"])
+    assert {first, second} <= set(cluster.nodes)
+    outputs = folder / "outputs"
+    assert (outputs / "script").read_text() == "script\n"
+    assert (outputs / "rank").read_text() == "0\n"
+    assert (outputs / second / "rank").read_text() == "1\n"
+    assert (outputs / second / "1").is_dir()
+    assert summary["outputs"]["files"] == 3
+    assert f"outputs/{second}/rank\n" in (folder / "checksums.txt").read_text()
+    cluster.wait_for(lambda: not list(folder.glob(".*")))  # soon after the summary
+    return second
+
+
+def spooled(cluster, node, job_id):
+    return list((cluster.spool / node / "jobs").glob(f"{job_id}.*"))
+
+
+def test_outputs_of_every_node_come_back(cluster, drop):
+    job_id = drop("two-nodes.sh", script(EACH, DEMO + TWO_NODES))
+    folder, summary = finished(cluster, job_id)
+    second = check_each(cluster, folder, summary)
+    cluster.wait_for(lambda: spooled(cluster, second, job_id) == [])
+    cluster.wait_for(lambda: "sbridge1/" not in cluster.scontrol("show", "node"))
+
+
+def test_results_wait_for_a_node_whose_nas_is_away(cluster, drop, replace_agent):
+    second = cluster.nodes[1]
+    replace_agent(second, (f'results = "{cluster.results}"', 'results = "/no/such/place"'))
+    job_id = drop("late.sh", script(EACH, DEMO + TWO_NODES))
+    cluster.wait_for(lambda: any(e["run"] == f"{job_id}.0" for e in delayed(cluster, second)))
+    assert cluster.wait_job(job_id) == "COMPLETED"
+    folder = cluster.results / str(job_id)
+    assert not (folder / "job_summary.json").exists()
+    replace_agent(second)  # which finds the run on its disk
+    folder, summary = finished(cluster, job_id)
+    assert check_each(cluster, folder, summary) == second
+    assert summary["warnings"] == []
+
+
+def delayed(cluster, node):
+    return cluster.told(node, "results_delayed")
+
+
+PARTS = "#SBATCH hetjob\n#SBATCH --mem=200 --ntasks=1\n"
+
+
+@pytest.mark.parametrize("has_outputs", [False, True], ids=["nothing", "outputs"])
+def test_a_further_part_has_a_result_folder_only_for_outputs(cluster, drop, has_outputs):
+    words = "echo part >$SBRIDGE_OUTPUTS/part; echo ran" if has_outputs else "echo ran"
+    body = f"echo $SLURM_JOB_ID_HET_GROUP_1; srun --het-group=1 sh -c '{words}'\n"
+    job_id = drop(f"parts-{has_outputs}.sh", script(body, DEMO + PARTS))
+    folder, _ = finished(cluster, job_id, timeout=120)  # Slurm backfills such jobs
+    further, said = (folder / "stdout.log").read_text().split()
+    assert (int(further), said) == (job_id + 1, "ran")
+    cluster.wait_for(lambda: not any(spooled(cluster, node, further) for node in cluster.nodes))
+    if has_outputs:
+        other, _ = finished(cluster, int(further))
+        assert (other / "outputs/part").read_text() == "part\n"
+    else:
+        assert not (cluster.results / further).exists()

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from bridge.config import GPU_INDEX, Config
+from bridge.config import GPU_ALONE, GPU_INDEX, Config
 from bridge.runtimes.kubernetes import user_namespace
 from bridge.runtimes.sandbox import Mount
 
@@ -86,7 +86,8 @@ def folders(config: Config) -> tuple[list[str], str]:
 
 def devices(config: Config) -> str:
     """Return the pattern of the device files that sandboxes are shown, for Python and RE2."""
-    paths = (GPU_INDEX.split(pattern)[::2] for pattern in config.sandbox.gpu_devices)
+    patterns = (GPU_ALONE.sub("", pattern, count=1) for pattern in config.sandbox.gpu_devices)
+    paths = (GPU_INDEX.split(pattern)[::2] for pattern in patterns)
     return f"^({'|'.join('[0-9]+'.join(map(re.escape, parts)) for parts in paths)})$"
 
 

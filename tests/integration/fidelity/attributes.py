@@ -1,5 +1,6 @@
 """Rows about what the script's process has from its parents: environment, place, limits, ids."""
 
+from tests.integration import process_attributes
 from tests.integration.fidelity.row import Row
 
 # PATH begins with the image's, SBRIDGE_OUTPUTS and SBRIDGE_DOOR are ours, TMPDIR and the like are
@@ -36,6 +37,17 @@ ROWS = (
     Row(
         "no privilege is held",
         "grep -E 'CapEff|CapPrm' /proc/self/status\n",
+    ),
+    Row(
+        "signals, policies and all else that is inherited is Slurm's",
+        process_attributes.body(
+            frozenset(
+                {
+                    *("signals", "policies", "personality", "core dumps and timers"),
+                    *("open files", "process group and terminal", "memory to be freed first"),
+                }
+            )
+        ),
     ),
     Row(
         "processes lead no terminal",

@@ -139,6 +139,15 @@ def test_every_part_of_a_heterogeneous_job_gets_what_the_first_asked_for(answers
     assert "tag=4f" in told[0]
 
 
+def test_a_part_with_the_watchers_word_gets_the_rest_and_is_no_submission(answers):
+    """sbatch gives every part the comment of its command line."""
+    tagged = "sbridge1?tag=4f&file=a.sh"
+    own = "mine sbridge1?image=b&tag=4f"
+    jobs = [Job(SANDBOXED, tagged, part=0), Job(comment=tagged, part=1), Job(comment=own, part=2)]
+    told = [answer.job.comment for answer in answers(jobs)]
+    assert told == [f"{tagged}&image=alpine", "sbridge1?image=alpine", "mine sbridge1?image=b"]
+
+
 def test_a_part_is_of_the_same_users_last_heterogeneous_job(answers):
     plain = Job("#!/bin/sh\ntrue\n", part=0)
     jobs = [Job(SANDBOXED, part=0), Job(part=1, uid=1001), Job(SANDBOXED), plain, Job(part=1)]

@@ -126,6 +126,20 @@ def test_devices_are_those_of_the_gpus_that_slurm_gave_as_far_as_there_are_any(t
     assert devices("") == ()
 
 
+def test_a_part_of_a_gpu_has_files_of_its_own_and_shares_others(tmp_path):
+    patterns = ("0:/dev/tty1", "0:/dev/tty2", "1:/dev/tty1", "1:/dev/tty3", "10:/dev/tty4")
+    settings = config(tmp_path, gpu_devices=(*patterns, "/dev/null", "0:/dev/nosuch", "x:/dev/tty"))
+
+    def devices(gpus):
+        asked = job(tmp_path, SLURM_JOB_GPUS=gpus)
+        return blueprint.specification(asked, settings, "n1", NodeShare(1, 1), None).devices
+
+    assert devices("1") == ("/dev/tty1", "/dev/tty3", "/dev/null")
+    assert devices("0-1") == ("/dev/tty1", "/dev/tty2", "/dev/tty3", "/dev/null")
+    assert devices("10") == ("/dev/tty4", "/dev/null")
+    assert devices("") == ()
+
+
 @pytest.mark.parametrize(
     ("image", "given", "inside"),
     [

@@ -142,3 +142,11 @@ def test_a_run_whose_nodes_are_never_free_ended_as_slurmdbd_says(ended, monkeypa
 def test_an_exit_code_that_sacct_may_have_cut_is_not_told(ended):
     found = ended("", {"State": "FAILED", "ExitCode": "2:0"})  # 2 or 130
     assert (found["state"], found["exit_code"]) == ("FAILED", None)
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_further"),
+    [("", False), ("HetJobId=12 HetJobOffset=0", False), ("HetJobId=11 HetJobOffset=1", True)],
+)
+def test_a_further_part_of_a_heterogeneous_job_is_told_from_its_first(ended, shown, is_further):
+    assert ended(f"{shown} Restarts=0 JobState=COMPLETED")["is_further_part"] is is_further

@@ -9,6 +9,7 @@ import pytest
 
 from bridge import kernel, wire
 from bridge.agent.heritage import Heritage
+from bridge.agent.rarities import Rarities
 
 
 @pytest.fixture
@@ -40,6 +41,6 @@ def test_the_keeper_is_told_all_of_it(heritage):
 
 
 def test_a_process_without_groups_or_ignored_signals_is_told_so(heritage):
-    owner = kernel.Identity((1,) * 4, (2,) * 4, (), 0, frozenset())
-    plain = Heritage(owner, {}, -20, heritage.cpus)
+    owner = kernel.Identity((1,) * 4, (2,) * 4, (), 0, frozenset(), frozenset())
+    plain = Heritage(owner, {}, -20, heritage.cpus, Rarities({}))
     assert Heritage.told(wire.Message("enter", plain.orders())) == plain

@@ -20,7 +20,9 @@ TELL = "pwd; umask; echo $A; ulimit -n; grep -E 'CapBnd|NoNewPrivs' /proc/self/s
 class Step:
     """One step of the process `caller`; pipes take the place of Slurm's files."""
 
-    def __init__(self, body, *, uid, caller, directories=(b"/",), file=b"", shell=b"/bin/sh"):
+    def __init__(
+        self, body, *, uid, caller, directories=(b"/",), file=b"", shell=b"/bin/sh", ignored=()
+    ):
         self._reads = {}
         files = []
         for number in (1, 2):
@@ -36,7 +38,7 @@ class Step:
         here, self._there = socket.socketpair()
         self._connection = here
         self._caller = kernel.open_process(caller)
-        fields += Heritage.of(caller, self._caller).orders()
+        fields += Heritage.of(caller, self._caller, ignored).orders()
         entry = Entry(wire.Message("enter", fields), here, self._caller, -1, None, files)
         self._ours = [writer for _, writer in files] + [self._trouble, self._permission, ready]
         self.process = ScriptProcess(entry, self._trouble, self._permission, self._permit, ready)
@@ -119,6 +121,43 @@ def test_the_script_ignores_what_its_caller_ignored_and_not_what_the_keeper_does
             signal.signal(number, handler)
     assert said[1] == "survived\n"
     assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+LOOK = "exec grep -E '^Sig(Blk|Ign)' /proc/self/status"
+
+
+def masks(said):
+    """Return which signals are blocked and which ignored, as sets of numbers."""
+    values = (int(line.split()[1], 16) for line in said[1].splitlines())
+    return [{number for number in range(1, 65) if mask >> (number - 1) & 1} for mask in values]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("told", "ignored"),
+    [
+        ((), set()),
+        ((b"13",), {signal.SIGPIPE}),
+        ((b"13", b"25"), {signal.SIGPIPE, signal.SIGXFSZ}),
+        ((b"15", b"x", b""), set()),  # only of these two it is told
+    ],
+)
+def test_what_python_ignores_is_ignored_only_if_it_was_before(step, told, ignored):
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN  # this process is the caller
+    _, said = step(LOOK, ignored=told).run()
+    assert masks(said) == [set(), ignored]
+
+
+@needs_root
+def test_the_script_has_its_callers_signals_blocked_and_no_others(step):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        made = step(LOOK)
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR1})  # the keeper's own
+        _, said = made.run()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert masks(said)[0] == {signal.SIGTERM, signal.SIGUSR2}
 
 
 @needs_root

@@ -45,3 +45,14 @@ def test_a_comment_is_not_taken_for_the_extra():
     comment = "Extra=sbridge1?image=evil"
     assert extra_of(read(comment=comment, extra="none"), comment) == ""
     assert extra_of(read(comment=comment), comment) == REQUEST
+
+
+def test_parts_of_a_heterogeneous_job_are_told_apart():
+    """Slurm 22.05 shows all of them for the first one's id."""
+    first = "JobId=7 HetJobId=7 HetJobOffset=0 JobName=x HetJobIdSet=7-8 JobState=FAILED StdOut=/a "
+    other = "JobId=8 HetJobId=7 HetJobOffset=1 JobName=x HetJobIdSet=7-8 JobState=DONE StdOut=/b "
+    fields = fields_of(7, "x", f"{first}\n\n{other}\n")
+    told = (fields["HetJobOffset"], fields["JobState"], fields["StdOut"])
+    assert told == ("0", "FAILED", "/a")
+    assert "JobId=8" not in fields["_details"]
+    assert fields_of(8, "x", f"{other}\n")["HetJobOffset"] == "1"

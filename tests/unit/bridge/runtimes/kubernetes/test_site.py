@@ -159,11 +159,20 @@ def test_the_policy_admits_nothing_above_below_or_beside_these(path):
 
 
 def test_the_policy_admits_the_device_files_of_the_configuration_and_no_other():
-    sandbox = Sandbox(gpu_devices=("/dev/gpu{index}", "/dev/dri/r.D{index+128}", "/dev/ctl"))
+    patterns = ("/dev/gpu{index}", "/dev/dri/r.D{index+128}", "/dev/ctl", "11:/dev/caps/c7")
+    sandbox = Sandbox(gpu_devices=patterns)
     pattern = admission.devices(Config(sandbox=sandbox))
-    for path in ("/dev/gpu0", "/dev/gpu12", "/dev/dri/r.D130", "/dev/ctl"):
+    for path in ("/dev/gpu0", "/dev/gpu12", "/dev/dri/r.D130", "/dev/ctl", "/dev/caps/c7"):
         assert re.search(pattern, path)
-    for path in ("/dev/gpu", "/dev/gpu1/x", "/x/dev/gpu1", "/dev/dri/rxD130", "/dev/ctl0", "/dev"):
+    for path in (
+        "/dev/gpu",
+        "/dev/gpu1/x",
+        "/x/dev/gpu1",
+        "/dev/dri/rxD130",
+        "/dev/ctl0",
+        "/dev",
+        "11:/dev/caps/c7",
+    ):
         assert not re.search(pattern, path)
     nothing = admission.devices(Config(sandbox=Sandbox(gpu_devices=())))
     assert not re.search(nothing, "/dev/gpu0")
