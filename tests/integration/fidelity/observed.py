@@ -261,12 +261,14 @@ def _as_user(
 def _wait(cluster: Cluster, runs: list[_Run]) -> None:
     """Wait until all jobs have ended, and do meanwhile what is due to them."""
     left = runs
+    over: set[int] = set()
     deadline = time.monotonic() + _STALL_S
     while left:
         states = _states(cluster)
-        before = len(left)
         left = [each for each in left if each.goes_on(cluster, states.get(each.job_id, ""))]
-        if len(left) < before:
+        ended = {job_id for job_id, state in states.items() if state in ENDED}
+        if not ended <= over:
+            over |= ended
             deadline = time.monotonic() + _STALL_S
         elif time.monotonic() > deadline:
             for each in left:
