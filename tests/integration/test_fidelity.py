@@ -119,6 +119,7 @@ def table(request, cluster, place, directive, folder) -> dict[tuple[str, str], S
 
 def test_a_job_is_the_same_in_a_sandbox(table, place, row):
     native, sandboxed = table[row.title, "native"], table[row.title, "sandboxed"]
+    assert bool(native.refusal) == row.is_refused, native.refusal
     if reason := row.why_different(place[1]):
         assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
         return
