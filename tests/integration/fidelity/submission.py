@@ -102,7 +102,8 @@ ROWS = (
     Row(
         "after begins while the other one runs",
         "touch began; until [ -e seen ]; do sleep 0.1; done\n",
-        ("--dependency=after:{parent}",),
+        # Before all others: its parent keeps a CPU until then.
+        ("--dependency=after:{parent}", "--partition=urgent"),
         parent=("until [ -e began ]; do sleep 0.1; done; touch seen\n", ()),
     ),
     Row(
