@@ -1,7 +1,6 @@
 """Every configuration file and folder of a cluster; the texts are in templates/."""
 
 import json
-import os
 import resource
 import shutil
 import socket
@@ -14,7 +13,7 @@ import gpus
 from authentication import auth_lines, write_key
 from cluster import ADDRESS, CLUSTER_NAME, Cluster
 from files import make_folder, write
-from kubernetes import agent_kubeconfig, namespace, node_names
+from kubernetes import agent_kubeconfig, cpus_per_node, namespace, node_names
 from release import plugins, programs
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -82,7 +81,7 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
         "communication": _communication(),
         "gpus": gpus.gres_conf(cluster),
         "gpu_devices": json.dumps(gpus.patterns(cluster)),
-        "nodes": "\n".join(_node_line(cluster, node) for node in cluster.nodes),
+        "nodes": _node_lines(cluster),
         "runtime": runtime,
         "allowed_runtimes": json.dumps(allowed[runtime]),
         "kubeconfig": str(agent_kubeconfig(cluster)),
@@ -94,15 +93,15 @@ def _template_values(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def _node_line(cluster: Cluster, node: str) -> str:
-    cpus = CPUS_PER_NODE
-    if cluster.settings.runtime == "kubernetes":  # its scheduler believes in this machine's only
-        cpus = max(1, (os.cpu_count() or 1) // len(cluster.nodes))
+def _node_lines(cluster: Cluster) -> str:
+    is_on_pods = cluster.settings.runtime == "kubernetes"
+    cpus = cpus_per_node(cluster) if is_on_pods else CPUS_PER_NODE
     gres = f" Gres=gpu:{cluster.settings.gpus}" if cluster.settings.gpus else ""
-    return (
+    return "\n".join(
         f"NodeName={node} NodeHostname=localhost"
         f" NodeAddr={ADDRESS} Port={cluster.node_port(node)} State=UNKNOWN"
         f" CPUs={cpus} RealMemory={MEMORY_PER_NODE_MIB}{gres}"
+        for node in cluster.nodes
     )
 
 

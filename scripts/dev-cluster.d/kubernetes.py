@@ -3,6 +3,7 @@
 Each cluster has its own namespace there, and its agents have only what a site's agents get.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -29,8 +30,17 @@ def namespace(cluster: Cluster) -> str:
 
 def node_names(cluster: Cluster) -> list[str]:
     """Return Kubernetes' names of the Slurm nodes: several may share one."""
-    names = _environment()["SBRIDGE_K8S_NODES"].split()
+    names = _nodes()
     return [f"{node}={names[index % len(names)]}" for index, node in enumerate(cluster.nodes)]
+
+
+def cpus_per_node(cluster: Cluster) -> int:
+    """Return how many CPUs each Slurm node has: Kubernetes believes in this machine's only.
+
+    Each of its nodes takes all of them for its own, and its Slurm nodes share these.
+    """
+    sharers = math.ceil(len(cluster.nodes) / len(_nodes()))
+    return max(1, (os.cpu_count() or 1) // sharers)
 
 
 def prepare_namespace(cluster: Cluster) -> str:
@@ -49,6 +59,10 @@ def prepare_namespace(cluster: Cluster) -> str:
 def agent_kubeconfig(cluster: Cluster) -> Path:
     """Return where the agents' credentials are."""
     return cluster.etc / "agent.kubeconfig"
+
+
+def _nodes() -> list[str]:
+    return _environment()["SBRIDGE_K8S_NODES"].split()
 
 
 def _environment() -> dict[str, str]:

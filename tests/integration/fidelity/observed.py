@@ -101,8 +101,9 @@ class _Run:
         if row.is_wrapped:
             request = _request(self.directive)
             return _as_user(cluster, [*argv, *request, f"--wrap={row.body}"], self.folder)
-        if row.by_stdin:  # a dash is what sbatch takes arguments behind
-            argv += ["/dev/stdin", *row.arguments]
+        if row.by_stdin:
+            if row.arguments:  # which sbatch takes behind a file only
+                argv += ["/dev/stdin", *row.arguments]
             return _as_user(cluster, argv, self.folder, script)
         path = self.folder.parent / f"{self.folder.name}.sh"
         path.write_bytes(script)
@@ -235,9 +236,10 @@ def _as_user(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command as the user, with nothing in its environment but what a login has."""
     user = pwd.getpwnam(USER)
-    return subprocess.run(
+    stdin = _pipe(user, text)
+    ended = subprocess.run(
         argv,
-        input=text,
+        stdin=stdin,
         cwd=folder,
         user=user.pw_uid,
         group=user.pw_gid,
@@ -259,17 +261,30 @@ def _as_user(
         capture_output=True,
         check=False,
     )
+    os.close(stdin)
+    return ended
+
+
+def _pipe(user: pwd.struct_passwd, text: bytes) -> int:
+    """Return the end of a pipe with a little text; the user may open it again by its name."""
+    reading, writing = os.pipe()
+    os.fchown(reading, user.pw_uid, user.pw_gid)
+    with open(writing, "wb") as pipe:
+        pipe.write(text)
+    return reading
 
 
 def _wait(cluster: Cluster, runs: list[_Run]) -> None:
     """Wait until all jobs have ended, and do meanwhile what is due to them."""
     left = runs
+    over: set[int] = set()
     deadline = time.monotonic() + _STALL_S
     while left:
         states = _states(cluster)
-        before = len(left)
         left = [each for each in left if each.goes_on(cluster, states.get(each.job_id, ""))]
-        if len(left) < before:
+        ended = {job_id for job_id, state in states.items() if state in ENDED}
+        if not ended <= over:
+            over |= ended
             deadline = time.monotonic() + _STALL_S
         elif time.monotonic() > deadline:
             for each in left:

@@ -20,7 +20,8 @@ class Row:
     (or `@ONE|ANOTHER`), the command is run as root, with the job's id for `{job}`; what it
     answers is compared, too. The lines of what is written `in_any_order` are sorted before they
     are compared. A `differs` reason, by proctrack ("cgroup", "linuxproc") or "*", says why the
-    two sides cannot be the same there. One that `is_heavy` is run when it is asked for only.
+    two sides cannot be the same there. One that `is_heavy` is run when it is asked for only; one
+    that `is_refused` makes no job, and every other one does.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Row:
     in_any_order: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)
     is_heavy: bool = False
+    is_refused: bool = False
 
     @property
     def is_long(self) -> bool:

@@ -103,7 +103,8 @@ ROWS = (
     Row(
         "after begins while the other one runs",
         "touch began; until [ -e seen ]; do sleep 0.1; done\n",
-        ("--dependency=after:{parent}",),
+        # Before all others: its parent keeps a CPU until then.
+        ("--dependency=after:{parent}", "--partition=urgent"),
         parent=("until [ -e began ]; do sleep 0.1; done; touch seen\n", ()),
     ),
     Row(
@@ -151,12 +152,17 @@ ROWS = (
         arguments=("a b",),
         shows=("|8:0|",),
     ),
-    Row("Windows line ends are refused", "echo hi\r\n"),
-    Row("a NUL byte is refused", "echo hi\n# \0\n"),
-    Row("a bad partition is refused", "echo hi\n", ("--partition=none",)),
-    Row("an unknown option is refused", "echo hi\n", header="#SBATCH --no-such-option\n"),
-    Row("more than any node has is refused", "echo hi\n", ("--mem=900G",)),
-    Row("--test-only submits nothing", "echo hi\n", ("--test-only",)),
+    Row("Windows line ends are refused", "echo hi\r\n", is_refused=True),
+    Row("a NUL byte is refused", "echo hi\n# \0\n", is_refused=True),
+    Row("a bad partition is refused", "echo hi\n", ("--partition=none",), is_refused=True),
+    Row(
+        "an unknown option is refused",
+        "echo hi\n",
+        header="#SBATCH --no-such-option\n",
+        is_refused=True,
+    ),
+    Row("more than any node has is refused", "echo hi\n", ("--mem=900G",), is_refused=True),
+    Row("--test-only submits nothing", "echo hi\n", ("--test-only",), is_refused=True),
     Row(
         "a heterogeneous job's script runs in its first part",
         "echo $SLURM_HET_SIZE $SLURM_CPUS_PER_TASK_HET_GROUP_0\n",
