@@ -192,6 +192,7 @@ class Entrance:
             ("init_start", b"%d" % sandbox.init_start),
             ("cgroup", self._cgroup_of(caller).encode()),
             ("warnings", os.fsencode(job.spool.warnings)),
+            ("usage", os.fsencode(job.spool.usage)),
             ("task", message.first("task")),
             ("door", os.fsencode(job.spool.steps / door)),
             ("bin_dir", os.fsencode(self._config.slurm.bin_dir)),

@@ -1,8 +1,11 @@
 """sacct and sstat have the numbers of a sandboxed job that they have of a native one.
 
 Memory and CPU time are Slurm's own where it counts by cgroups. Where it counts descendants of its
-steps (proctrack/linuxproc), it sees sbridge-run only; docs/critiques.md says why.
+steps (proctrack/linuxproc), it sees sbridge-run only; docs/critiques.md says why. The summary has
+what keepers saw, which is right in both.
 """
+
+import json
 
 import pytest
 
@@ -59,6 +62,9 @@ def test_numbers_are_within_a_tenth_of_the_native_ones(cluster, jobs, request):
             compare(step, native[step], sandboxed[step], proctrack)
     assert ended[0]["batch"]["MaxRSS"] > MEMORY_MIB * 1000
     assert ended[0]["0"]["TotalCPU"] >= CPU_S
+    summary = summarized(cluster, jobs[1])
+    used = ended[0][""]["TotalCPU"], ended[0]["batch"]["MaxRSS"]
+    assert (summary["cpu_s"], summary["max_rss_kib"]) == pytest.approx(used, rel=0.1)
 
 
 def compare(step, native, sandboxed, proctrack):
@@ -80,6 +86,12 @@ def live(cluster, job):
     steps = ",".join(f"{job.job_id}.{step}" for step in STEPS)
     columns = ("JobID", "NTasks", "MaxRSS", "AveCPU")
     return numbers(columns, cluster.slurm("sstat", "-nP", "-j", steps, "-o", ",".join(columns)))
+
+
+def summarized(cluster, job):
+    path = cluster.results / str(job.job_id) / "job_summary.json"
+    cluster.wait_for(path.exists)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def recorded(cluster, job):
