@@ -6,6 +6,7 @@ state.json     where the job's sandbox stands  0600 root
 manifest.json  the pod as the runtime got it   0600 root
 out/           stdout.log, stderr.log, outputs/ 0700 the user's
 warnings       what the summary must mention, a line each  0600 root
+usage          what each ended step has used, a line each  0600 root
 share/         passwd and group that know the user  0755 root, read-only inside
 steps/         a folder for each entered step: the door to Slurm's commands  0755 root
 script/        seen inside as slurmd's SlurmdSpoolDir: the batch script, and places for what
@@ -60,6 +61,10 @@ class JobSpool:
     @property
     def warnings(self) -> Path:
         return self.root / "warnings"
+
+    @property
+    def usage(self) -> Path:
+        return self.root / "usage"
 
     @property
     def out(self) -> Path:

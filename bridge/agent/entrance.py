@@ -205,6 +205,7 @@ class Entrance:
         orders: wire.Fields = [
             ("uid", b"%d" % job.request.uid),
             ("warnings", os.fsencode(job.spool.warnings)),
+            ("usage", os.fsencode(job.spool.usage)),
             ("task", message.first("task")),
             ("door", os.fsencode(job.spool.steps / door)),
             ("bin_dir", os.fsencode(self._config.slurm.bin_dir)),

@@ -9,6 +9,7 @@ import signal
 import time
 from typing import Any
 
+from bridge.agent import usage
 from bridge.agent.job import JobRun
 from bridge.errors import PermanentError, TemporaryError
 from bridge.slurm.jobs import Job, SlurmControl, kib, seconds
@@ -76,13 +77,20 @@ def _own_logs(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _usage(job: JobRun, slurm: SlurmControl) -> dict[str, Any]:
-    """Return what slurmdbd has of the run by now; it may lag behind, and that is no fault."""
+    """Return what slurmdbd has of the run by now, or what was seen here if that is more.
+
+    slurmdbd may lag behind, and that is no fault.
+    """
     try:
         record = slurm.accounted(job.run.job_id)
     except TemporaryError:
-        return {}
-    rss_kib = kib(record.get("MaxRSS", ""))
-    return {"max_rss_kib": rss_kib or None, "cpu_s": seconds(record.get("TotalCPU", ""))}
+        record = {}
+    seen = usage.read(job.spool.usage)
+    rss_kib = max(kib(record.get("MaxRSS", "")), seen.max_rss_kib)
+    cpu_s = seconds(record.get("TotalCPU", ""))
+    if seen.cpu_s:
+        cpu_s = max(cpu_s or 0, seen.cpu_s)
+    return {"max_rss_kib": rss_kib or None, "cpu_s": cpu_s}
 
 
 def _told(job: JobRun, slurm: SlurmControl) -> dict[str, str]:

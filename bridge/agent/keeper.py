@@ -23,6 +23,7 @@ import socket
 import time
 
 from bridge import kernel, wire
+from bridge.agent import usage
 from bridge.agent.descendants import descendants
 from bridge.agent.door import Door
 from bridge.agent.entry import Entry
@@ -184,9 +185,11 @@ class _Keeper:
     def _has_ended(self, wakeup: int, door: Door) -> bool:
         """Report the child's end, if it is that which woke us."""
         os.read(wakeup, 4096)
-        pid, status = os.waitpid(self._child, os.WNOHANG)
+        pid, status, used = os.wait4(self._child, os.WNOHANG)
         if pid:
-            door.close()  # once the end is told, Slurm may kill this process
+            # Once the end is told, Slurm may kill this process.
+            door.close()
+            usage.note(self._entry.message.text("usage"), used)
             self._report_end(status)
         return bool(pid)
 

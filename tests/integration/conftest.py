@@ -4,7 +4,8 @@
 
     pytestmark = pytest.mark.parametrize("cluster", [{"runtime": "host"}], indirect=True)
 
-`--slurm 24.11` gives it that release of Slurm instead of the installed one.
+`--slurm 24.11` gives it that release of Slurm instead of the installed one, `--auth slurm` has that
+do without munge.
 
 `kubernetes` is a real Kubernetes of scripts/kubernetes, brought up once too, and
 `slurm_on_kubernetes` a cluster on top of it: the `cluster` of modules that say `ON_PODS`.
@@ -37,6 +38,7 @@ DEFAULT_OPTIONS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slurm", metavar="RELEASE", help="Slurm's release, such as 24.11")
+    parser.addoption("--auth", metavar="KIND", help="how Slurm knows who asks: munge or slurm")
     parser.addoption(
         "--whole-table",
         action="store_true",
@@ -76,11 +78,16 @@ def _shared_cluster(new_cluster: Callable[[], Cluster]) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Cluster:
+def slurm_options(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give what the command line asks of every cluster's Slurm."""
+    asked = {name: request.config.getoption(f"--{name}") for name in ("slurm", "auth")}
+    return {name: value for name, value in asked.items() if value}
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, slurm_options: dict[str, str]) -> Cluster:
     """Give a running cluster with the options that the test asks for."""
-    release = request.config.getoption("--slurm")
-    chosen = {"slurm": release} if release else {}
-    options = {**DEFAULT_OPTIONS, **chosen, **getattr(request, "param", {})}
+    options = {**DEFAULT_OPTIONS, **slurm_options, **getattr(request, "param", {})}
     is_on_pods = options["runtime"] == "kubernetes"
     name = "slurm_on_kubernetes" if is_on_pods else "_shared_cluster"
     found: Cluster = request.getfixturevalue(name)

@@ -1,7 +1,7 @@
 """A sandboxed job is a Slurm job in every respect: the table, row by row.
 
 Each row runs natively and in a sandbox on the same cluster, all of them at once; then each test
-compares one. `fidelity/` holds the rows. `--slurm` says on which release.
+compares one. `fidelity/` holds the rows. `--slurm` and `--auth` say with which Slurm.
 """
 
 import re
@@ -77,11 +77,10 @@ def pods(new_kubernetes) -> Iterator[Kubernetes]:
 
 
 @pytest.fixture(scope="module")
-def cluster(request, new_cluster, place) -> Iterator[Cluster]:
+def cluster(request, new_cluster, place, slurm_options) -> Iterator[Cluster]:
     """Give a cluster of its own, whose nodes have enough CPUs for each row."""
     runtime, proctrack = place
-    release = request.config.getoption("--slurm")
-    options = {"proctrack": proctrack, **({"slurm": release} if release else {})}
+    options = {"proctrack": proctrack, **slurm_options}
     made = new_cluster()
     if runtime == "kubernetes":
         made = SlurmOnKubernetes(made.state, kubernetes=request.getfixturevalue("pods"))

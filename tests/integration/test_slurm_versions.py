@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.integration.fidelity import attributes, ends
+from tests.integration.fidelity import attributes, ends, steps
 from tests.integration.fidelity.image import image_with_interpreters
 from tests.integration.fidelity.observed import PLAIN, observe
 from tests.integration.submitted_job import script
@@ -15,8 +15,9 @@ from tests.integration.submitted_job import script
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
 
 IMAGE = "localhost/sbridge-demo:latest"
-# Where releases differ most.
+# Where releases differ most, and where it matters how Slurm knows who asks.
 ROWS = [row for row in (*ends.ROWS, *attributes.ROWS) if not row.is_long]
+STEPS = [row for row in steps.ROWS if not row.is_long]
 
 
 @pytest.fixture(scope="module", params=["24.11", "26.05"])
@@ -27,6 +28,23 @@ def cluster(request, new_cluster):
     assert made.release == request.param
     yield made
     made.dev_cluster("down")
+
+
+@pytest.fixture(scope="module")
+def directives(cluster):
+    """What makes a script a native one, and a sandboxed one."""
+    return {"native": PLAIN, "sandboxed": f"#K8S_IMAGE={image_with_interpreters(cluster)}\n"}
+
+
+def check_same(cluster, rows, directives, folder):
+    """Fail unless these rows of the table look the same natively and in a sandbox."""
+    table = observe(cluster, rows, directives, folder)
+    seen = {
+        kind: {row.title: table[row.title, kind].readable() for row in rows} for kind in directives
+    }
+    same = [title for title, native in seen["native"].items() if native == seen["sandboxed"][title]]
+    different = {kind: {t: s for t, s in of.items() if t not in same} for kind, of in seen.items()}
+    assert different["sandboxed"] == different["native"]
 
 
 def test_a_sandboxed_job_ends_with_its_own_exit_code(cluster, job):
@@ -55,15 +73,8 @@ def test_a_dropped_file_comes_back_with_its_results(cluster):
     assert (folder / "outputs/file").read_text() == "kept\n"
 
 
-def test_jobs_look_and_end_as_natively(cluster, shared_dir):
-    directives = {"native": PLAIN, "sandboxed": f"#K8S_IMAGE={image_with_interpreters(cluster)}\n"}
-    table = observe(cluster, ROWS, directives, shared_dir("alice"))
-    seen = {
-        kind: {row.title: table[row.title, kind].readable() for row in ROWS} for kind in directives
-    }
-    same = [title for title, native in seen["native"].items() if native == seen["sandboxed"][title]]
-    different = {kind: {t: s for t, s in of.items() if t not in same} for kind, of in seen.items()}
-    assert different["sandboxed"] == different["native"]
+def test_jobs_look_and_end_as_natively(cluster, directives, shared_dir):
+    check_same(cluster, ROWS, directives, shared_dir("alice"))
 
 
 def test_scancel_ends_every_process(cluster, job):
@@ -106,6 +117,11 @@ def test_auth_slurm_does_without_munge(cluster, job):
         in (results_of_dropped(cluster, "of-bob.sh") / "job_summary.json").read_text()
     )
     cluster.wait_for(lambda: cluster.accounting(ran.job_id).get("ExitCode") == "5:0")
+
+
+def test_steps_look_as_natively_without_munge(cluster, directives, shared_dir):
+    cluster.up(auth="slurm")
+    check_same(cluster, STEPS, directives, shared_dir("alice"))
 
 
 def test_a_cluster_keeps_its_release(cluster):

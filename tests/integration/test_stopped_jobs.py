@@ -52,11 +52,10 @@ def place(request):
 
 
 @pytest.fixture(scope="module")
-def cluster(request, place):
+def cluster(request, place, slurm_options):
     """Give the shared cluster of a runtime, with this way of following processes."""
     runtime, proctrack = place
-    release = request.config.getoption("--slurm")
-    options = {**DEFAULT_OPTIONS, **({"slurm": release} if release else {}), "runtime": runtime}
+    options = {**DEFAULT_OPTIONS, **slurm_options, "runtime": runtime}
     made = request.getfixturevalue(CLUSTERS[runtime])
     made.up(**{**options, "proctrack": proctrack})
     yield made

@@ -101,12 +101,11 @@ class _Run:
         if row.is_wrapped:
             request = _request(self.directive)
             return _as_user(cluster, [*argv, *request, f"--wrap={row.body}"], self.folder)
-        if row.by_stdin:
-            if row.arguments:  # which sbatch takes behind a file only
-                argv += ["/dev/stdin", *row.arguments]
-            return _as_user(cluster, argv, self.folder, script)
         path = self.folder.parent / f"{self.folder.name}.sh"
         path.write_bytes(script)
+        if row.by_stdin:  # sbatch takes arguments behind a script's name only
+            words = ["/dev/stdin", *row.arguments] if row.arguments else []
+            return _as_user(cluster, [*argv, *words], self.folder, path)
         return _as_user(cluster, [*argv, str(path), *row.arguments], self.folder)
 
     def goes_on(self, cluster: Cluster, state: str) -> bool:
@@ -137,7 +136,8 @@ class _Run:
         )
         self.due.clear()
         for options in (("--signal=KILL", "--full"), ()):
-            run(["scancel", *options, str(self.job_id)], environment=cluster.slurm_environment)
+            jobs = map(str, (self.job_id, *self.others))
+            run(["scancel", *options, *jobs], environment=cluster.slurm_environment)
 
     def _streams(self) -> list[Path]:
         files = (path for path in self.folder.iterdir() if path.is_file())
@@ -232,46 +232,38 @@ def _request(directive: str) -> list[str]:
 
 
 def _as_user(
-    cluster: Cluster, argv: list[str], folder: Path, text: bytes = b""
+    cluster: Cluster, argv: list[str], folder: Path, stdin: Path = Path(os.devnull)
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as the user, with nothing in its environment but what a login has."""
+    """Run a command as the user, with nothing in its environment but what a login has.
+
+    Its stdin is a file: a pipe of ours it could not open again by its name, /dev/stdin.
+    """
     user = pwd.getpwnam(USER)
-    stdin = _pipe(user, text)
-    ended = subprocess.run(
-        argv,
-        stdin=stdin,
-        cwd=folder,
-        user=user.pw_uid,
-        group=user.pw_gid,
-        extra_groups=os.getgrouplist(USER, user.pw_gid),
-        umask=0o027,
-        env={
-            "PATH": f"{cluster.slurm_bin}:/usr/bin:/bin",
-            "HOME": user.pw_dir,
-            "USER": USER,
-            "LOGNAME": USER,
-            "SHELL": "/bin/bash",
-            "LANG": "C.UTF-8",
-            "SLURM_CONF": str(cluster.state / "etc/slurm.conf"),
-            "TRICKY": "a=b 'c' \"d\" $e \\ ü\nsecond line",
-            "EMPTY": "",
-            "no-name.of a:shell": "but of a variable",
-            "BASH_FUNC_greet%%": '() {  echo "hello $1"\n}',
-        },
-        capture_output=True,
-        check=False,
-    )
-    os.close(stdin)
-    return ended
-
-
-def _pipe(user: pwd.struct_passwd, text: bytes) -> int:
-    """Return the end of a pipe with a little text; the user may open it again by its name."""
-    reading, writing = os.pipe()
-    os.fchown(reading, user.pw_uid, user.pw_gid)
-    with open(writing, "wb") as pipe:
-        pipe.write(text)
-    return reading
+    with stdin.open("rb") as given:
+        return subprocess.run(
+            argv,
+            stdin=given,
+            cwd=folder,
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=os.getgrouplist(USER, user.pw_gid),
+            umask=0o027,
+            env={
+                "PATH": f"{cluster.slurm_bin}:/usr/bin:/bin",
+                "HOME": user.pw_dir,
+                "USER": USER,
+                "LOGNAME": USER,
+                "SHELL": "/bin/bash",
+                "LANG": "C.UTF-8",
+                "SLURM_CONF": str(cluster.state / "etc/slurm.conf"),
+                "TRICKY": "a=b 'c' \"d\" $e \\ ü\nsecond line",
+                "EMPTY": "",
+                "no-name.of a:shell": "but of a variable",
+                "BASH_FUNC_greet%%": '() {  echo "hello $1"\n}',
+            },
+            capture_output=True,
+            check=False,
+        )
 
 
 def _wait(cluster: Cluster, runs: list[_Run]) -> None:

@@ -97,6 +97,23 @@ def test_a_run_that_slurm_has_counted_past_was_requeued(ended, state):
     assert found["reason"] == "the job was requeued"
 
 
+OVER = "Restarts=0 JobState=COMPLETED Reason=None ExitCode=0:0"
+
+
+def test_usage_is_slurms_or_what_keepers_saw_whichever_is_more(ended, tmp_path):
+    (tmp_path / "usage").write_text("4.500 3000\n0.250 100\n")
+    found = ended(OVER, {"MaxRSS": "9000K", "TotalCPU": "00:03.010"})
+    assert (found["cpu_s"], found["max_rss_kib"]) == (4.75, 9000)
+    found = ended(OVER, {"MaxRSS": "100K", "TotalCPU": "01:00.000"})
+    assert (found["cpu_s"], found["max_rss_kib"]) == (60, 3000)
+
+
+def test_usage_is_what_keepers_saw_where_slurm_tells_none(ended, tmp_path):
+    assert (ended(OVER)["cpu_s"], ended(OVER)["max_rss_kib"]) == (None, None)
+    (tmp_path / "usage").write_text("4.500 3000\n")
+    assert (ended(OVER)["cpu_s"], ended(OVER)["max_rss_kib"]) == (4.5, 3000)
+
+
 def test_a_run_that_a_restored_slurmctld_calls_running_is_not_called_requeued(ended):
     shown = "Restarts=0 JobState=RUNNING Reason=None ExitCode=0:0"
     with pytest.raises(TemporaryError, match="job 12 is RUNNING, although this run of it ended"):
