@@ -11,7 +11,10 @@ from pathlib import Path
 # What programs can see of GPUs, each line with who sees it: variables, and each device file with
 # how opening it ends.
 LOOK = r"""
-place=$SLURMD_NODENAME/${SLURM_STEP_ID:-batch}/${SLURM_STEP_ID:+$SLURM_PROCID}
+case $SLURM_STEP_ID in
+    '' | -*) place=$SLURMD_NODENAME/batch/ ;; # Slurm 26.05 gives the batch step a number, too
+    *) place=$SLURMD_NODENAME/$SLURM_STEP_ID/$SLURM_PROCID ;;
+esac
 names='CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|ZE_AFFINITY_MASK|GPU_DEVICE_ORDINAL|SLURM_.*GPUS.*'
 echo "$place looks"
 env | grep -E "^($names)=" | sort | sed "s|^|$place |"

@@ -178,7 +178,8 @@ def test_nodes_of_a_job_show_each_its_own_choice(both, occupied, cluster):
 @with_gpus
 def test_each_task_of_srun_from_outside_has_its_gpu(cluster, look):
     request = f"sbridge1?image={quote(DEMO, safe='')}"
-    options = ["--ntasks=2", "--nodes=1", "--gpus-per-task=1", "--mem=100", f"--comment={request}"]
+    node = f"--nodelist={cluster.nodes[0]}"
+    options = [node, "--ntasks=2", "--gpus-per-task=1", "--mem=100", f"--comment={request}"]
     native, sandboxed = (
         sights(cluster.as_user("alice", ["srun", *options, *interpreter, str(look)]))
         for interpreter in ((), ("sbridge-run", "/bin/bash"))

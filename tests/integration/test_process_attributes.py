@@ -104,6 +104,18 @@ def test_all_that_a_child_inherits_reaches_the_script(cluster, shared_dir):
     assert seen["memory to be freed first"] == "321\n"
 
 
+def test_memory_comes_from_the_nodes_that_srun_was_told(cluster):
+    request = f"--comment=sbridge1?image={quote(DEMO, safe='')}"
+    look = process_attributes.body(frozenset({"policies", "CPUs and memory"}))
+    srun = ["srun", "--quiet", "--mem=100", "--mem-bind=map_mem:0", request]
+    native, sandboxed = (
+        cluster.as_user("alice", [*srun, *way, "/bin/bash", "-c", look])
+        for way in ((), ("sbridge-run",))
+    )
+    assert "\nbind:0\n" in native
+    assert sandboxed == native
+
+
 def test_limits_of_whoever_submits_reach_the_script(cluster, shared_dir):
     """Those that Slurm carries over: unlimited, and as much as this machine gives anyone."""
     folder = shared_dir("alice")

@@ -51,6 +51,7 @@ def finished(cluster, job_id, timeout=60):
     folder = cluster.results / str(job_id)
     summary = folder / "job_summary.json"
     cluster.wait_for(summary.exists, timeout, what=f"results of job {job_id}")
+    cluster.wait_for(lambda: not list(folder.glob(".*")), what="the marker's end, soon after")
     check = ["sha256sum", "--check", "--strict", "--quiet", "checksums.txt"]
     subprocess.run(check, cwd=folder, check=True)
     return folder, json.loads(summary.read_text(encoding="utf-8"))
@@ -220,7 +221,6 @@ def check_each(cluster, folder, summary):
     assert (outputs / second / "1").is_dir()
     assert summary["outputs"]["files"] == 3
     assert f"outputs/{second}/rank\n" in (folder / "checksums.txt").read_text()
-    cluster.wait_for(lambda: not list(folder.glob(".*")))  # soon after the summary
     return second
 
 
