@@ -30,8 +30,8 @@ _SHORT = [row for row in ROWS if not row.is_long]
 DEFAULT = {
     ("podman", "cgroup"): [row for row in ROWS if not row.is_heavy],
     ("podman", "linuxproc"): _SHORT,
-    ("kubernetes", "cgroup"): [row for row in _SHORT if row in (*ends.ROWS, *steps.ROWS)],
-    ("kubernetes", "linuxproc"): [row for row in _SHORT if row in ends.ROWS],
+    ("kubernetes", "cgroup"): _SHORT,
+    ("kubernetes", "linuxproc"): [row for row in _SHORT if row in (*ends.ROWS, *attributes.ROWS)],
 }
 NODES = 3
 PREEMPTED = """trap 'echo TERM' TERM
