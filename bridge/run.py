@@ -32,6 +32,11 @@ _KEEPER_GONE = "the process that held this step inside its sandbox was killed fr
 _SANDBOX_GONE = b"the sandbox of this job ended, and everything in it: "
 _WHY_TIMEOUT_S = 5.0
 _SEE_OFF_MS = 1000
+_MOST_OPEN = wire.MAX_DESCRIPTORS - 2
+_TOO_MANY_OPEN = (
+    "this step has {count} open files, and {most} can go into a sandbox at most; close those that "
+    "it does not need, as with `exec 9>&-`, before it begins"
+)
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
@@ -50,6 +55,8 @@ def main(run_dir: str) -> int:
     node = environment.get(b"SLURMD_NODENAME", b"")
     if not node or not environment.get(b"SLURM_JOB_ID"):
         return _fail("not inside a Slurm job (SLURM_JOB_ID and SLURMD_NODENAME are not set)")
+    if (count := len(_inherited_descriptors())) > _MOST_OPEN:
+        return _fail(_TOO_MANY_OPEN.format(count=count, most=_MOST_OPEN))
     step = Step(b"/".join((_encoded(run_dir), node, b"agent.sock")), environment)
     return step.run()
 
@@ -404,7 +411,7 @@ def _inherited_descriptors() -> list[int]:
                 numbers.append(int(name))
         except OSError:
             continue  # the listing's own descriptor
-    return sorted(numbers)[: wire.MAX_DESCRIPTORS - 2]
+    return sorted(numbers)
 
 
 def _above_stdio(connection: _socket.socket) -> _socket.socket:

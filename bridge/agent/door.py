@@ -35,7 +35,7 @@ from bridge.slurm import errand
 
 _MOST_COMMANDS = 1024
 _MOST_BYTES = 512
-_SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in shim.SIGNALS}
+_SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in (*shim.SIGNALS, *shim.STOPPING)}
 
 
 @dataclass

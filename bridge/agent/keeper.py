@@ -133,11 +133,10 @@ class _Keeper:
     def _copy_script(self, copy: int) -> None:
         assert self._entry.script is not None
         size = 0
-        while size < _SCRIPT_LIMIT_BYTES:
-            chunk = os.pread(self._entry.script, 1 << 20, size)
-            if not chunk:
-                break
+        while chunk := os.pread(self._entry.script, 1 << 20, size):
             size += os.write(copy, chunk)
+            if size > _SCRIPT_LIMIT_BYTES:
+                raise OSError("the script is larger than 64 MiB; put its data into another file")
         os.fchown(copy, int(self._entry.message.first("uid")), -1)
 
     def _hold(self, poll: "select.poll", door: Door, wakeup: int, trouble: int) -> None:

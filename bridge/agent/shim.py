@@ -29,6 +29,8 @@ COMMANDS = (
 _TAKING_IGNORED = ("sattach", "srun")
 _KEYS = (signal.SIGINT, signal.SIGQUIT)
 SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM WINCH".split()
+# Ctrl-Z stops the command on the node, too; TSTP stops no process whose group has no shell there.
+STOPPING = ("STOP", "CONT")
 
 _ALL = " ".join(SIGNALS)
 TEXT = f"""#!/bin/sh
@@ -44,15 +46,23 @@ tell() {{
     caught=1
     ( trap '' {_ALL}; echo "signal $$ $1" >"$door/door" )
 }}
+stop() {{
+    tell STOP
+    trap - TSTP
+    kill -TSTP $$
+    trap stop TSTP
+    tell CONT
+}}
 for name in {_ALL}; do
     trap "tell $name" $name
 done
+trap stop TSTP
 tries=0
 # Once is enough, unless a signal for all of the group ends the child before it ignores them.
 while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
     tries=$((tries + 1))
     (
-        trap '' {_ALL}
+        trap '' {_ALL} TSTP
         read -r pid rest </proc/self/stat
         echo "run $$ $pid $# ${{0##*/}}" >"$door/door"
         read -r rest <{_NEVER}
@@ -63,7 +73,7 @@ while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
         wait $!
     done
 done
-for name in {_ALL}; do
+for name in {_ALL} TSTP; do
     trap - $name
 done
 read -r how what <"$door/ended/$$"

@@ -14,7 +14,7 @@ from tests.integration.submitted_job import script
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.podman,
-    pytest.mark.parametrize("cluster", [{"nodes": 3}], indirect=True),
+    pytest.mark.parametrize("cluster", [{"nodes": 4}], indirect=True),
 ]
 
 
@@ -75,7 +75,7 @@ def test_mpich_programs_on_one_node_meet_by_pmi2(cluster, image, tasks):
     assert srun(cluster, image("mpich"), *options, program=program) == everybody(tasks)
 
 
-@pytest.mark.parametrize(("nodes", "each"), [(2, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize(("nodes", "each"), [(2, 1), (2, 2), (3, 2), (4, 1)])
 def test_mpich_programs_on_several_nodes_meet_by_pmi2(cluster, image, nodes, each):
     program = ("/usr/bin/exchange-mpich", "3", "without-finalize")
     options = ("--mpi=pmi2", f"--nodes={nodes}", f"--ntasks-per-node={each}")
@@ -83,7 +83,7 @@ def test_mpich_programs_on_several_nodes_meet_by_pmi2(cluster, image, nodes, eac
 
 
 @pytest.mark.usefixtures("pmix")
-@pytest.mark.parametrize(("nodes", "each"), [(1, 4), (2, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize(("nodes", "each"), [(1, 4), (2, 1), (2, 2), (3, 2), (4, 1)])
 def test_open_mpi_programs_meet_by_pmix(cluster, image, nodes, each):
     program = ("/usr/bin/exchange-openmpi", "3")
     options = ("--mpi=pmix", f"--nodes={nodes}", f"--ntasks-per-node={each}")

@@ -14,7 +14,7 @@ from tests.integration.submitted_job import script
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.podman,
-    pytest.mark.parametrize("cluster", [{"nodes": 3}], indirect=True),
+    pytest.mark.parametrize("cluster", [{"nodes": 4}], indirect=True),
 ]
 
 DEMO = "localhost/sbridge-demo:latest"
@@ -60,7 +60,7 @@ def own_storage(cluster):
 
 
 def submit(job, nodes, image, body="echo ran on $SLURM_JOB_NODELIST\n", *options):
-    words = ("--nodes=2", f"--nodelist={','.join(nodes)}", *options)
+    words = (f"--nodes={len(nodes)}", f"--nodelist={','.join(nodes)}", *options)
     return job(script(body, image), *words)
 
 
@@ -70,15 +70,17 @@ def comment_of(cluster, node):
 
 
 def test_nothing_begins_before_the_sandbox_of_every_node_is_ready(
-    cluster, job, nodes, replace_agent, aliased, own_storage
+    cluster, job, replace_agent, aliased, own_storage
 ):
+    *_, last = nodes = cluster.nodes
+    assert len(nodes) == 4
     with silent_registry() as registry:
         image = aliased(registry)
-        replace_agent(nodes[1], *own_storage)
+        replace_agent(last, *own_storage)
         ran = submit(job, nodes, image)
-        ran.wait_to_say(f"waiting for the job's sandbox on {nodes[1]}")
+        ran.wait_to_say(f"waiting for the job's sandbox on {last}")
         assert ran.out == ""
-        replace_agent(nodes[1])
+        replace_agent(last)
         assert ran.end == ("COMPLETED", "0:0")
     assert ran.out.startswith("ran on ")
 
@@ -136,10 +138,10 @@ def srun(cluster, image, *argv, options=(), timeout=60):
 
 def test_tasks_know_their_ranks_and_what_the_user_set_stays(cluster):
     body = "echo $RANK/$WORLD_SIZE $LOCAL_RANK $NODE_RANK $MASTER_ADDR:$MASTER_PORT"
-    options = ("--ntasks-per-node=2", "--export=ALL,MASTER_ADDR=mine")
+    options = ("--nodes=4", "--ntasks-per-node=2", "--export=ALL,MASTER_ADDR=mine")
     lines = srun(cluster, DEMO, "/bin/bash", "-c", body, options=options).splitlines()
     ranks = sorted(line.split()[:3] for line in lines)
-    assert ranks == [["0/4", "0", "0"], ["1/4", "1", "0"], ["2/4", "0", "1"], ["3/4", "1", "1"]]
+    assert ranks == [[f"{n}/8", str(n % 2), str(n // 2)] for n in range(8)]
     (address,) = {line.split()[3] for line in lines}
     assert re.fullmatch(r"mine:2\d{4}", address)
 

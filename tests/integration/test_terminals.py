@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -190,6 +192,49 @@ def test_srun_in_the_shell_gives_a_step_a_terminal_of_its_own(place, shells):
         seen.append(told)
     assert seen[1] == seen[0]
     assert seen[1][1:3] == ["ended=130", "Stopped                 sleep"]
+
+
+@pytest.fixture
+def counter(place):
+    """Make files for a task that counts in the first, which srun shows in the second."""
+    folder = Path(tempfile.mkdtemp(prefix="test-", dir=place.cluster.home("alice")))
+    place.cluster.give(folder, user="alice", mode=0o755)
+    yield folder / "counted", folder / "shown"
+    shutil.rmtree(folder)
+
+
+def lines_of(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_ctrl_z_stops_srun_whose_tasks_go_on(place, shells, counter):
+    counted, shown = counter
+    loop = f"while :; do echo tick; echo tick >>{counted}; sleep 0.1; done"
+    for shell in shells():
+        for path in counter:
+            path.unlink(missing_ok=True)
+        shell.type(f"srun --overlap --unbuffered /bin/bash -c '{loop}' >{shown}\n")
+        place.cluster.wait_for(lambda: lines_of(shown) > 2)
+        shell.type(CTRL_Z)
+        shell.read_to(r"Stopped +srun")
+        shell.read_to(PROMPT)
+        goes_on(place, counted)  # what was on its way has come
+        before = lines_of(shown)
+        goes_on(place, counted)
+        assert lines_of(shown) == before
+        shell.type("fg\n")
+        place.cluster.wait_for(lambda before=before: lines_of(shown) > before + 10)
+        shell.type(CTRL_Z)
+        shell.read_to(r"Stopped +srun")
+        shell.read_to(PROMPT)
+        shell.type("kill -9 %1; exit 0\n")
+        assert shell.wait() == 0
+
+
+def goes_on(place, counted):
+    """Wait for what the task counts in a second or more."""
+    before = lines_of(counted)
+    place.cluster.wait_for(lambda: lines_of(counted) > before + 10)
 
 
 def test_the_shell_of_busybox_has_job_control(place, at_terminal):

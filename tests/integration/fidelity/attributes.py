@@ -11,6 +11,12 @@ _ENVIRONMENT = (
     "SLURM_JOB_(START|END)_TIME)='\n"
 )
 
+# What tasks have besides, to meet each other (docs/user.md), and what each run's srun chooses.
+_RENDEZVOUS = "MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK|LOCAL_RANK|NODE_RANK|SBRIDGE_RENDEZVOUS"
+_OF_SRUN = "SLURM_(SRUN_COMM|STEP_LAUNCHER)_PORT|SLURM_LAUNCH_NODE_IPADDR|SLURM_STEP_NODELIST"
+_PARALLEL = f"{_ENVIRONMENT.rstrip()} | grep -vE '^({_RENDEZVOUS}|{_OF_SRUN})='\n"
+_OF_A_TASK = "srun bash look | sort\n"
+
 ROWS = (
     Row("the environment is Slurm's", _ENVIRONMENT),
     Row(
@@ -18,21 +24,53 @@ ROWS = (
         _ENVIRONMENT,
         ("--array=7-8",),
     ),
+    Row(
+        "a parallel job's environment is Slurm's, but for where its tasks meet",
+        _PARALLEL,
+        ("--ntasks=2",),
+        shows=("SLURM_NTASKS=2",),
+    ),
+    Row(
+        "a task's environment is Slurm's, but for its rank",
+        _OF_A_TASK,
+        ("--nodes=1", "--ntasks=2"),
+        files={"look": _PARALLEL.encode()},
+        shows=("SLURM_PROCID=1",),
+        in_any_order=True,
+    ),
     Row("--export=NONE", _ENVIRONMENT, ("--export=NONE",)),
     Row("--export=NAME", _ENVIRONMENT, ("--export=NAME=two words,HOME",)),
     Row("--export=ALL,NAME", _ENVIRONMENT, ('--export=ALL,NAME=$x `y` "z" ü',)),
     Row("the folder is the submission's", "pwd; pwd -P; ls\n"),
     Row("--chdir", "pwd; echo here >file\n", ("--chdir=/tmp", "-o", "/dev/null")),
     Row("the umask is the submission's", "umask; touch file; stat -c %a file\n"),
-    Row("limits are the submission's", "ulimit -a; ulimit -Ha\n"),
+    Row(
+        "limits are the submission's",
+        "ulimit -a; ulimit -Ha\n",
+        settings="ulimit -S -n 321 -c 0 -s unlimited -u 1234",
+        shows=("(-n) 321", "(-u) 1234"),
+    ),
     Row("who one is", "id -u; id -un; id -g; id -G | tr ' ' '\\n' | sort; echo ~; echo $HOME\n"),
-    Row("the niceness is the node's", "nice; cut -d' ' -f19 /proc/self/stat\n"),
+    Row(
+        "the niceness is the submission's, where Slurm carries it",
+        "echo nice=$(nice); cut -d' ' -f19 /proc/self/stat\n",
+        settings="renice -n 7 $$ >/dev/null",
+        shows=("nice=7",),
+    ),
     Row("the host's name", "hostname; echo $HOSTNAME\n"),
-    Row("the time zone", "date +%Z%z; TZ=KST-9 date +%Z%z\n"),
+    # The image's own time zone is another one.
+    Row("the time zone", "date +%Z%z; TZ=KST-9 date +%Z%z\n", shows=("KST+0900",)),
+    Row(
+        "a time zone of the submission's",
+        "date -d @1800000000 +%H%Z\n",
+        ("--export=ALL,TZ=Asia/Seoul",),
+        shows=("17KST",),
+    ),
     Row(
         "cgroups of Slurm's step hold the script",
-        "grep -oE '(freezer|memory|cpuacct|devices)[^:]*:/slurm_[^/]*/uid_[0-9]*/job_' "
-        "/proc/self/cgroup | sed 's/slurm_[^/]*/NODE/' | sort\n",
+        "sed 's/[^/]*slurm[^/]*/NODE/' /proc/self/cgroup | sort\n",
+        shows=("job_JOB",),
+        differs={"linuxproc": "the step joins the sandbox's cgroup, which has the limits"},
     ),
     Row(
         "no privilege is held",

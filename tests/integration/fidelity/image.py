@@ -1,4 +1,4 @@
-"""The image in which rows run: what the demonstration image has, and python3."""
+"""The image in which rows run: what the demonstration image has, python3, and a time zone."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ def image_with_interpreters(cluster: Cluster) -> str:
         python: Path("/usr/bin/python3"),
         Path("/usr/lib", python.name): Path("/usr/lib", python.name),
         Path("/usr/lib/locale"): Path("/usr/lib/locale"),
+        Path("/usr/share/zoneinfo/Asia/Tokyo"): Path("/etc/localtime"),
         **{_LIBRARIES / lib: _LIBRARIES / lib for lib in ("libexpat.so.1", "libz.so.1")},
     }
     cluster.podman("create", f"--name={name}", "localhost/sbridge-demo:latest")

@@ -96,7 +96,7 @@ class _Run:
         options = list(row.options)
         for word, meaning in words.items():
             options = [option.replace(word, meaning) for option in options]
-        argv = ["sbatch", "--parsable", "--mem=100", *options]
+        argv = [*row.submitter, "sbatch", "--parsable", "--mem=100", *options]
         script = row.script(self.directive)
         if row.is_wrapped:
             request = _request(self.directive)

@@ -13,6 +13,7 @@ class Row:
     `body` follows the interpreter line and `header`, or is what `is_wrapped` by sbatch itself;
     `arguments` are the script's own. `files` are in the job's folder before, by name. A `parent`
     is submitted before, with a body and options, and may be named in the options as `{parent}`.
+    `settings` are commands of the shell that submits it, such as `ulimit`.
     `before` are commands that root runs before any job; `{name}` is a word of this run alone.
     `shows` are texts that the native side must show: two sides that both miss the title's point
     are the same, too.
@@ -34,6 +35,7 @@ class Row:
     by_stdin: bool = False
     is_wrapped: bool = False
     parent: tuple[str, tuple[str, ...]] | None = None
+    settings: str = ""
     before: tuple[tuple[str, ...], ...] = ()
     shows: tuple[str, ...] = ()
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -47,6 +49,11 @@ class Row:
         """Whether it waits for a time limit, is an array of many tasks, or heavy."""
         words = f"{self.options} {self.body}"
         return self.is_heavy or "--time" in words or words.count(",") > _MANY
+
+    @property
+    def submitter(self) -> tuple[str, ...]:
+        """What runs the command that submits it."""
+        return ("bash", "-c", f'{self.settings}; exec "$@"', "sh") if self.settings else ()
 
     def why_different(self, proctrack: str) -> str:
         """Return the reason, empty where both sides must be the same."""
