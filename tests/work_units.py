@@ -17,7 +17,7 @@ SECONDS = {
     "test_steps.py": 350,
     "test_kubernetes_waiting.py": 300,
     "test_fidelity.py[podman-cgroup]": 300,
-    "test_fidelity.py[kubernetes-cgroup]": 250,
+    "test_fidelity.py[kubernetes-cgroup]": 350,
     "test_kubernetes_cluster.py": 220,
     "test_sandboxed_job.py": 200,
     "test_dev_cluster.py": 200,
