@@ -55,8 +55,6 @@ def main(run_dir: str) -> int:
     node = environment.get(b"SLURMD_NODENAME", b"")
     if not node or not environment.get(b"SLURM_JOB_ID"):
         return _fail("not inside a Slurm job (SLURM_JOB_ID and SLURMD_NODENAME are not set)")
-    if (count := len(_inherited_descriptors())) > _MOST_OPEN:
-        return _fail(_TOO_MANY_OPEN.format(count=count, most=_MOST_OPEN))
     step = Step(b"/".join((_encoded(run_dir), node, b"agent.sock")), environment)
     return step.run()
 
@@ -79,6 +77,8 @@ class Step:
     def run(self) -> int:
         """Go through the states; returns the exit code, or does not return."""
         request, descriptors = self._request()  # before an agent is there to wait for it
+        if (count := len(self._files)) > _MOST_OPEN:
+            return _fail(_TOO_MANY_OPEN.format(count=count, most=_MOST_OPEN))
         while time.monotonic() < self._deadline:
             connection = self._connect()
             if connection is None:

@@ -112,6 +112,7 @@ class Pending:
     options: tuple[str, ...] = ("--hold",)
     is_trapping = True
     signalled = False  # whether signals reach a script
+    gone = frozenset({*ENDED, "COMPLETING"})  # what a job is in that was ended
     fatal: frozenset[str] = frozenset({*WHOLE, "-b"})
 
     @contextlib.contextmanager
@@ -154,6 +155,7 @@ class Running(Prolog):
     """Held by the script itself."""
 
     signalled = True
+    gone = ENDED  # a script that traps SIGTERM goes on until KillWait is over
     fatal = frozenset({*WHOLE, "-b"})
 
     @contextlib.contextmanager
@@ -263,6 +265,7 @@ def cancelled(site, phase, job):
                 lambda ran=ran: phase.is_seen(site, ran), 60, lambda ran=ran: site.about(ran)
             )
         answers = [scancel(site.cluster, way, ran) for way, ran in zip(WAYS, jobs, strict=True)]
+        site.cluster.wait_for(lambda: has_sent_all(site.cluster), 60)
         for way, ran in zip(WAYS, jobs, strict=True):
             wait_until_reached(site, phase, way, ran)
     phase.release(site, jobs)
@@ -288,11 +291,21 @@ def scancel(cluster, way, ran):
     return process.returncode, words.replace(str(ran.job_id), "JOB")
 
 
+def has_sent_all(cluster):
+    """Whether slurmctld has nothing more to tell to nodes: scancel does not wait for that."""
+    return (
+        len(re.findall(r"(?m)^Agent (?:queue size|count): *\t* *0$", cluster.slurm("sdiag"))) == 2
+    )
+
+
+def wait_until_gone(site, phase, ran):
+    site.cluster.wait_for(lambda: site.state(ran) in phase.gone, 90, what=lambda: site.about(ran))
+
+
 def wait_until_reached(site, phase, way, ran):
     """Wait for what the way does; those that do nothing in this phase leave the job in it."""
     if way in phase.fatal:
-        gone = {*ENDED, "COMPLETING"}
-        site.cluster.wait_for(lambda: site.state(ran) in gone, what=lambda: site.about(ran))
+        wait_until_gone(site, phase, ran)
         return
     if phase.signalled and way in ("-b -s USR1", "-f -s USR1"):
         ran.wait_to_write("USR1")
