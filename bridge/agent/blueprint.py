@@ -18,7 +18,7 @@ from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool, slurmd_script
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
-from bridge.slurm.errand import KEPT
+from bridge.slurm.errand import JOB_NAME, KEPT
 from bridge.slurm.jobs import NodeShare
 
 # As Docker's reference grammar; and no name that containers/image takes for a way to local files.
@@ -258,9 +258,13 @@ def environment(
 def _taken_back(pairs: list[bytes]) -> list[bytes]:
     """Return the environment with the names that `KEPT` hid from the node's srun.
 
-    What has its own name was given to srun by --export, or by the site, and counts.
+    What has its own name was given to srun by --export, or by the site, and counts; but srun sets
+    the job's name itself.
     """
     names = {pair.partition(b"=")[0] for pair in pairs}
+    if KEPT + JOB_NAME in names:
+        pairs = [pair for pair in pairs if not pair.startswith(JOB_NAME + b"=")]
+        names.discard(JOB_NAME)
     hidden = (pair for pair in pairs if pair.startswith(KEPT))
     newer = {pair for pair in hidden if pair.partition(b"=")[0].removeprefix(KEPT) in names}
     return [pair.removeprefix(KEPT) for pair in pairs if pair not in newer]

@@ -29,6 +29,7 @@ _MOST_OF_A_FILE = 1 << 20
 # The loader's variables name files of the image; they would be looked for on the node.
 _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
+JOB_NAME = b"SLURM_JOB_NAME"
 _EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
 # This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
 _OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
@@ -140,6 +141,8 @@ class _Becoming:
         program = os.path.join(self._errand.bin_dir, self._errand.name)
         argv = [self._errand.name, *self._rewritten()]
         environment = for_the_node(self._environment)
+        if self._has_tasks_inside() and not srun.is_named(self._arguments):
+            environment |= kept_job_name(self._environment)
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
         for number in self._asking.ignored - _UNCATCHABLE:
@@ -273,6 +276,11 @@ def for_the_node(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return hidden | {
         key: os.fsencode(exported(os.fsdecode(value))) for key, value in exports.items()
     }
+
+
+def kept_job_name(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return what gives tasks the job's name back: srun calls the job as we call its step."""
+    return {KEPT + JOB_NAME: environment[JOB_NAME]} if JOB_NAME in environment else {}
 
 
 def exported(value: str) -> str:

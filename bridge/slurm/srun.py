@@ -84,6 +84,12 @@ def job_of(arguments: Sequence[str], environment: dict[bytes, bytes]) -> str:
     return (named[-1] or "") if named else inherited.decode("ascii", "replace")
 
 
+def is_named(arguments: Sequence[str]) -> bool:
+    """Whether the command line says how a step is called."""
+    components = _components(arguments)
+    return any(option.name == "job-name" for _, options, _ in components for option in options)
+
+
 def with_exports(arguments: Sequence[str], rewrite: Callable[[str], str]) -> list[str]:
     """Return the command line with the value of every --export as `rewrite` has it."""
     result: list[str] = []

@@ -15,8 +15,6 @@ _ENVIRONMENT = (
 _RENDEZVOUS = "MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK|LOCAL_RANK|NODE_RANK|SBRIDGE_RENDEZVOUS"
 _OF_SRUN = "SLURM_(SRUN_COMM|STEP_LAUNCHER)_PORT|SLURM_LAUNCH_NODE_IPADDR|SLURM_STEP_NODELIST"
 _PARALLEL = f"{_ENVIRONMENT.rstrip()} | grep -vE '^({_RENDEZVOUS}|{_OF_SRUN})='\n"
-# Since srun inside names the step after its program, so is the job for the step's tasks.
-_OF_SRUN_INSIDE = "SLURM_JOB_NAME"
 _OF_A_TASK = "srun bash look | sort\n"
 
 ROWS = (
@@ -36,7 +34,7 @@ ROWS = (
         "a task's environment is Slurm's, but for its rank",
         _OF_A_TASK,
         ("--nodes=1", "--ntasks=2"),
-        files={"look": _PARALLEL.replace(_OF_SRUN, f"{_OF_SRUN}|{_OF_SRUN_INSIDE}").encode()},
+        files={"look": _PARALLEL.encode()},
         shows=("SLURM_PROCID=1",),
         in_any_order=True,
     ),

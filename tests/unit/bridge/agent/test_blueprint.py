@@ -102,6 +102,12 @@ def test_what_srun_was_told_of_the_loader_counts_more_than_what_was_hidden_from_
         assert sorted(found)[:2] == [b"LD_LIBRARY_PATH=/srun", b"LD_PRELOAD=x"]
 
 
+def test_tasks_of_srun_inside_have_the_jobs_name_not_their_steps(tmp_path):
+    given = [b"SBRIDGE_KEPT_SLURM_JOB_NAME=the job", b"SLURM_JOB_NAME=true", b"SLURM_JOB_NAMES=x"]
+    found = blueprint.environment(given, None, job(tmp_path))
+    assert found[:2] == [b"SLURM_JOB_NAME=the job", b"SLURM_JOB_NAMES=x"]
+
+
 def test_variables_of_the_image_are_there_where_the_job_has_none(tmp_path):
     image = {"LANG": "C", "CONDA_PREFIX": "/opt/conda", "ODD": os.fsdecode(b"\xff")}
     sandbox = Sandbox("x", 1, 1, variables=image)

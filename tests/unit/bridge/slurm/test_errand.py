@@ -30,3 +30,8 @@ def test_what_is_exported_by_its_name_is_so_by_its_other_name():
 @pytest.mark.parametrize("value", ["ALL", "NONE", "", "A,B=LD_X", "ALL,LD_LIBRARY_PATH=/x"])
 def test_other_exports_stay_as_they_are(value):
     assert errand.exported(value) == value
+
+
+def test_the_jobs_name_is_kept_where_there_is_one():
+    assert errand.kept_job_name({b"A": b"b"}) == {}
+    assert errand.kept_job_name({b"SLURM_JOB_NAME": b"x"}) == {b"SBRIDGE_KEPT_SLURM_JOB_NAME": b"x"}

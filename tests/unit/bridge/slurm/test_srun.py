@@ -114,3 +114,15 @@ def test_a_directory_survives_its_mark_without_a_word_that_needs_quoting(path):
 @pytest.mark.parametrize("word", [b"/bin/bash -l", b"--task", b"--task=/a=zz"])
 def test_what_is_no_mark_names_no_directory(word):
     assert task.directory_of(word) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_named"),
+    [
+        (["-n2", "prog", "-J", "x"], False),
+        (["-Jx", "prog"], True),
+        (["a", ":", "--job-name=x", "b"], True),
+    ],
+)
+def test_whether_a_step_is_named_is_found_in_any_component(arguments, is_named):
+    assert srun.is_named(arguments) == is_named
