@@ -1,8 +1,8 @@
 """What Prolog and Epilog share: tell the agent, and drain this node when it is dead.
 
-Standard library only. A hook has no PATH and no HOME, runs as root and must end well
-within slurmctld's MessageTimeout (10 s). It exits 0 for everything that is not this node's
-fault.
+Standard library only. A hook has no PATH and no HOME and runs as root. The agent answers within
+milliseconds; one that does not costs seconds, of which each has a limit below. A hook exits 0
+for everything that is not this node's fault.
 """
 
 import _socket

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fidelity import attributes, ends, steps, streams, submission
+from tests.integration.fidelity import attributes, ends, steps, streams, submission, verdict
 from tests.integration.fidelity.image import image_with_interpreters
 from tests.integration.fidelity.observed import PLAIN, Seen, in_words, observe
 from tests.integration.running_cluster import Cluster
@@ -127,14 +127,8 @@ def table(request, cluster, place, directive, folder) -> dict[tuple[str, str], S
 
 
 def test_a_job_is_the_same_in_a_sandbox(table, place, row):
-    native, sandboxed = table[row.title, "native"], table[row.title, "sandboxed"]
-    assert bool(native.refusal) == row.is_refused, native.refusal
-    if reason := row.why_different(place[1]):
-        assert native != sandboxed, f"this is the same now, and need not differ: {reason}"
-        return
-    shown = str(native.readable())
-    assert [text for text in row.shows if text not in shown] == [], shown
-    assert sandboxed.readable() == native.readable()
+    wanted, seen = verdict.of(row, place[1], table)
+    assert seen == wanted
 
 
 @pytest.mark.parametrize("mode", ["cancel", "requeue"])

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.integration.fidelity import attributes, ends, steps
+from tests.integration.fidelity import attributes, ends, steps, verdict
 from tests.integration.fidelity.image import image_with_interpreters
 from tests.integration.fidelity.observed import PLAIN, observe
 from tests.integration.submitted_job import script
@@ -39,12 +39,10 @@ def directives(cluster):
 def check_same(cluster, rows, directives, folder):
     """Fail unless these rows of the table look the same natively and in a sandbox."""
     table = observe(cluster, rows, directives, folder)
-    seen = {
-        kind: {row.title: table[row.title, kind].readable() for row in rows} for kind in directives
-    }
-    same = [title for title, native in seen["native"].items() if native == seen["sandboxed"][title]]
-    different = {kind: {t: s for t, s in of.items() if t not in same} for kind, of in seen.items()}
-    assert different["sandboxed"] == different["native"]
+    verdicts = {row.title: verdict.of(row, "cgroup", table) for row in rows}
+    wrong = {title: pair for title, pair in verdicts.items() if pair[0] != pair[1]}
+    seen = {title: pair[1] for title, pair in wrong.items()}
+    assert seen == {title: pair[0] for title, pair in wrong.items()}
 
 
 def test_a_sandboxed_job_ends_with_its_own_exit_code(cluster, job):
