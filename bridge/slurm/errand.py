@@ -284,10 +284,13 @@ def kept_job_name(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def exported(value: str) -> str:
-    """Return a value of srun's --export that names the loader's variables as srun knows them."""
-    names = map(os.fsencode, value.split(","))
-    hidden = [KEPT + name for name in names if name.startswith(_LOADER) and b"=" not in name]
-    return ",".join([value, *map(os.fsdecode, hidden)])
+    """Return a value of srun's --export with the loader's variables called as srun knows them."""
+    if "'" in value or '"' in value:
+        return value  # commas part no names there
+    words = (os.fsencode(word) for word in value.split(","))
+    return os.fsdecode(
+        b",".join(KEPT + word if word.startswith(_LOADER) else word for word in words)
+    )
 
 
 def _place(files: list[tuple[int, int]]) -> None:

@@ -27,7 +27,7 @@ ROWS = (
     Row(
         "a parallel job's environment is Slurm's, but for where its tasks meet",
         _PARALLEL,
-        ("--ntasks=2",),
+        ("--nodes=1", "--ntasks=2"),
         shows=("SLURM_NTASKS=2",),
     ),
     Row(

@@ -22,14 +22,18 @@ def test_what_names_this_sandboxs_folders_is_for_no_other_job():
 def test_what_is_exported_by_its_name_is_so_by_its_other_name():
     inside = {b"SLURM_EXPORT_ENV": b"PATH,LD_LIBRARY_PATH", b"SRUN_EXPORT_ENV": b"\xff,LD_A"}
     assert errand.for_the_node(inside) == {
-        b"SLURM_EXPORT_ENV": b"PATH,LD_LIBRARY_PATH,SBRIDGE_KEPT_LD_LIBRARY_PATH",
-        b"SRUN_EXPORT_ENV": b"\xff,LD_A,SBRIDGE_KEPT_LD_A",
+        b"SLURM_EXPORT_ENV": b"PATH,SBRIDGE_KEPT_LD_LIBRARY_PATH",
+        b"SRUN_EXPORT_ENV": b"\xff,SBRIDGE_KEPT_LD_A",
     }
 
 
-@pytest.mark.parametrize("value", ["ALL", "NONE", "", "A,B=LD_X", "ALL,LD_LIBRARY_PATH=/x"])
+@pytest.mark.parametrize("value", ["ALL", "NONE", "", "A,B=LD_X", "A='x,LD_A=1'"])
 def test_other_exports_stay_as_they_are(value):
     assert errand.exported(value) == value
+
+
+def test_srun_itself_decides_between_a_value_and_the_environments():
+    assert errand.exported("ALL,LD_A=/x,LD_B") == "ALL,SBRIDGE_KEPT_LD_A=/x,SBRIDGE_KEPT_LD_B"
 
 
 def test_the_jobs_name_is_kept_where_there_is_one():
