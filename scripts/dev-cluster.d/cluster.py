@@ -130,7 +130,13 @@ class Cluster:
     @property
     def podman_options(self) -> list[str]:
         storage = self.state / "podman"
-        return [f"--root={storage}/root", f"--runroot={storage}/run", "--cgroup-manager=cgroupfs"]
+        return [
+            f"--root={storage}/root",
+            f"--runroot={storage}/run",
+            "--cgroup-manager=cgroupfs",
+            # Or the end of each sandbox waits for all that any job has written (docs/admin.md).
+            "--storage-opt=overlay.mountopt=volatile",
+        ]
 
     @property
     def podman_environment(self) -> dict[str, str]:
