@@ -5,15 +5,14 @@ touches for the first time, so the same few files cost it ten times as much.
 """
 
 import os
-import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bridge import kernel, wire
+from bridge import forerunner, kernel, wire
 from bridge.agent.rarities import Rarities
 
-# By every one that starts, sbridge-run's too, which tells what was so before (bridge.forerunner).
-_IGNORED_BY_PYTHON = frozenset({int(signal.SIGPIPE), int(signal.SIGXFSZ)})
+# By every one that starts, sbridge-run's too, which tells what was so before.
+_IGNORED_BY_PYTHON = frozenset(map(int, forerunner.SIGNALS))
 
 
 @dataclass(frozen=True)
