@@ -9,19 +9,6 @@ from bridge import batch_script
 from validator import header
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Write a file and return its path as bytes."""
-
-    def make(name, content=b"", mode=0o644):
-        path = tmp_path / name
-        path.write_bytes(content)
-        path.chmod(mode)
-        return os.fsencode(path)
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("argv", "position"),
     [
@@ -51,8 +38,8 @@ def test_the_interpreter_line_is_split_as_the_kernel_does(line, argv):
     assert batch_script.interpreter_argv(line) == argv
 
 
-def has_command(make, content):
-    descriptor = os.open(make("slurm_script", content), os.O_RDONLY)
+def has_command(make_file, content):
+    descriptor = os.open(make_file("slurm_script", content), os.O_RDONLY)
     try:
         return batch_script.has_command(descriptor)
     finally:
@@ -70,16 +57,16 @@ def has_command(make, content):
         (b"#!/bin/bash\n\xc2\xa0\n", True),
     ],
 )
-def test_a_command_is_what_is_neither_blank_nor_comment(make, content, wanted):
-    assert has_command(make, content) is wanted
+def test_a_command_is_what_is_neither_blank_nor_comment(make_file, content, wanted):
+    assert has_command(make_file, content) is wanted
 
 
-def test_the_validator_calls_the_same_scripts_empty(make):
+def test_the_validator_calls_the_same_scripts_empty(make_file):
     dice = random.Random(7)
     seen = set()
     for _ in range(500):
         lines = dice.choices(["", "#x", " \t", "\v#", "\x85", "\x1c", "\0", "ls", "\u00a0"], k=2)
         script = "\n".join(["#!/bin/sh", *lines])
-        seen.add(has_command(make, script.encode()))
-        assert has_command(make, script.encode()) is header.read(script).has_body, repr(script)
+        seen.add(has_command(make_file, script.encode()))
+        assert has_command(make_file, script.encode()) is header.read(script).has_body, repr(script)
     assert seen == {True, False}

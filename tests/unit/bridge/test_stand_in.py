@@ -13,19 +13,6 @@ ENVIRONMENT = {b"PATH": b"/no/such:/usr/bin:/bin"}
 ARGV = [b"/bin/bash", b"-l", b"/spool/job00001/slurm_script", b"a b", b""]
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Write a file and return its path as bytes."""
-
-    def make(name, content=b"", mode=0o644):
-        path = tmp_path / name
-        path.write_bytes(content)
-        path.chmod(mode)
-        return os.fsencode(path)
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("name", "content", "mode", "interpreter"),
     [
@@ -41,8 +28,8 @@ def make(tmp_path):
         ("program", b"\x7fELF\x02", 0o755, []),
     ],
 )
-def test_a_file_runs_by_its_own_line_else_by_its_kind(make, name, content, mode, interpreter):
-    file = make(name, content, mode)
+def test_a_file_runs_by_its_own_line_else_by_its_kind(make_file, name, content, mode, interpreter):
+    file = make_file(name, content, mode)
     found = stand_in.substitute(ARGV, file, ENVIRONMENT)
     assert found == [*interpreter, file, b"a b", b""]
 
@@ -61,9 +48,9 @@ def test_a_file_runs_by_its_own_line_else_by_its_kind(make, name, content, mode,
     ],
 )
 def test_what_cannot_run_is_said_with_a_shells_exit_code(
-    make, name, content, mode, exit_code, words
+    make_file, name, content, mode, exit_code, words
 ):
-    file = make(name, content, mode)
+    file = make_file(name, content, mode)
     with pytest.raises(UnrunnableError, match=words.replace("+", "[+]")) as caught:
         stand_in.substitute(ARGV, file, ENVIRONMENT)
     assert caught.value.exit_code == exit_code
@@ -90,17 +77,17 @@ def test_what_the_kernel_refuses_has_a_shells_exit_code(program, number, exit_co
 
 @pytest.mark.parametrize("name", ["no.py", "file/no.py"])
 @pytest.mark.parametrize("is_inside", [True, False])
-def test_a_file_that_is_not_there_is_not_found(make, name, is_inside):
-    file = os.path.join(os.path.dirname(make("file")), os.fsencode(name))
+def test_a_file_that_is_not_there_is_not_found(make_file, name, is_inside):
+    file = os.path.join(os.path.dirname(make_file("file")), os.fsencode(name))
     with pytest.raises(UnrunnableError, match=r"No such file|Not a directory") as caught:
         stand_in.substitute(ARGV, file, ENVIRONMENT, is_inside=is_inside)
     assert caught.value.exit_code == 127
     assert ("inside an image" in str(caught.value)) is is_inside
 
 
-def test_a_missing_python_is_named(make):
+def test_a_missing_python_is_named(make_file):
     with pytest.raises(UnrunnableError, match="python3") as caught:
-        stand_in.substitute(ARGV, make("x.py"), {b"PATH": b"/no/such:/nor/this"})
+        stand_in.substitute(ARGV, make_file("x.py"), {b"PATH": b"/no/such:/nor/this"})
     assert caught.value.exit_code == 127
 
 

@@ -72,7 +72,9 @@ def child_of(caller):
             os._exit(1)
     os.read(taken, 1)
     told.hand_on(pid)
-    for descriptor in (process, taken, tell):
+    os.close(tell)
+    assert os.read(taken, 1) == b""  # it executed, or ended
+    for descriptor in (process, taken):
         os.close(descriptor)
     return pid
 
@@ -89,8 +91,7 @@ def test_a_child_has_all_that_it_would_have_inherited(caller):
     assert not [name for name in wanted if wanted[name] == usual[name]]
     child = child_of(caller)
     try:
-        while b"sleep" not in Path(f"/proc/{child}/cmdline").read_bytes():
-            pass
+        assert b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes()
         assert seen_of(child) == wanted
     finally:
         os.kill(child, 9)
