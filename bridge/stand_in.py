@@ -1,14 +1,15 @@
 """What runs in the place of a batch script that holds no command: the file of #K8S_SCRIPT.
 
-sbridge-run or the keeper's child runs it, as the job's user and where the job is, perhaps inside
-a sandbox's file system. So this imports little, and nothing later.
+The keeper's child becomes it, or sbridge-run where the job has no sandbox, by way of
+`sbridge-stand-in`: as the job's user and where the job is, perhaps inside a sandbox's file
+system. So this imports little, and nothing later.
 """
 
 import errno
 import os
+import signal
 import stat
-
-from bridge.batch_script import interpreter_argv, position
+import sys
 
 NOT_RUNNABLE, NOT_FOUND = 126, 127  # a shell's exit codes
 
@@ -17,6 +18,9 @@ _DEFAULT_PATH = b"/usr/bin:/bin"
 _PROGRAM = b"\x7fELF"
 _UTF8_MARK = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
+_BATCH_SCRIPT = b"slurm_script"
+_BLANKS = b" \t"
+_IGNORED_BY_PYTHON = {"SIGPIPE", "SIGXFSZ"}
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -29,6 +33,29 @@ class UnrunnableError(Exception):
         self.exit_code = exit_code
 
 
+def main() -> int:
+    """Run as `sbridge-stand-in IGNORED FILE INTERPRETER [ARGUMENT…]` and become what runs FILE.
+
+    IGNORED names which of the signals that each Python ignores were ignored before. Returns the
+    exit code.
+    """
+    ignored, file, *argv = map(os.fsencode, sys.argv[1:])
+    with open("/proc/self/environ", "rb") as own:  # Python may have added to its own
+        pairs = (entry.partition(b"=") for entry in own.read().split(b"\0"))
+        environment = {key: value for key, equals, value in pairs if equals}
+    try:
+        argv = substitute(argv, file, environment)
+        for name in _IGNORED_BY_PYTHON - {*os.fsdecode(ignored).split()}:
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
+        os.execve(argv[0], argv, environment)
+    except UnrunnableError as error:
+        refusal = error
+    except OSError as error:
+        refusal = cannot_start(file, argv, error)
+    os.write(2, os.fsencode(f"sbridge: {refusal}\n"))
+    return refusal.exit_code
+
+
 def substitute(
     argv: list[bytes], file: bytes, environment: dict[bytes, bytes], *, is_inside: bool = False
 ) -> list[bytes]:
@@ -38,7 +65,7 @@ def substitute(
     by its suffix, `.py` or `.sh`; else by itself when it is a program. `is_inside`: the file
     system is a sandbox's. Raises `UnrunnableError`.
     """
-    index = position(argv)
+    index = _position(argv)
     arguments = [] if index is None else argv[index + 1 :]
     try:
         return [*_interpreter(file, environment), file, *arguments]
@@ -67,13 +94,28 @@ def find(program: bytes, environment: dict[bytes, bytes]) -> bytes | None:
     return None
 
 
+def _position(argv: list[bytes]) -> int | None:
+    """Return which argument of an interpreter is the batch script, None when none is."""
+    for index, argument in enumerate(argv[1:3], start=1):
+        if argument.rpartition(b"/")[2] == _BATCH_SCRIPT:
+            return index
+    return None
+
+
+def _interpreter_argv(line: bytes) -> list[bytes]:
+    """Split "/bin/bash -l" as the kernel does: a program and at most one argument."""
+    text = line.strip(_BLANKS)
+    program = text.replace(b"\t", b" ").partition(b" ")[0]
+    return [program, *filter(None, [text[len(program) :].lstrip(_BLANKS)])]
+
+
 def _interpreter(file: bytes, environment: dict[bytes, bytes]) -> list[bytes]:
     head = _head(file)
     line = head[2:].partition(b"\n")[0] if head.startswith(b"#!") else b""
     suffix = os.path.splitext(file)[1].lower()
     _refuse_spoiled_text(file, head, line, suffix)
     if line.strip():
-        return interpreter_argv(line)
+        return _interpreter_argv(line)
     if suffix == b".py":
         return [_python(file, environment)]
     if suffix == b".sh":

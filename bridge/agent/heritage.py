@@ -5,14 +5,15 @@ touches for the first time, so the same few files cost it ten times as much.
 """
 
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bridge import forerunner, kernel, wire
+from bridge import kernel, wire
 from bridge.agent.rarities import Rarities
 
-# By every one that starts, sbridge-run's too, which tells what was so before.
-_IGNORED_BY_PYTHON = frozenset(map(int, forerunner.SIGNALS))
+# It ignores this one itself, and tells whether that was so before.
+_IGNORED_BY_RUN = {int(signal.SIGPIPE)}
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Heritage:
     def of(cls, pid: int, process: int, ignored: Iterable[bytes] = ()) -> "Heritage":
         """Read it of the process `pid`, whose /proc folder is `process`; OSError: it has ended.
 
-        `ignored`: the numbers of signals that were ignored before its Python ignored them.
+        `ignored`: the numbers of signals that were ignored before sbridge-run ignored them.
         """
         owner = kernel.identity(process)
-        told = {int(number) for number in ignored if number.isdigit()} & _IGNORED_BY_PYTHON
+        told = {int(number) for number in ignored if number.isdigit()} & _IGNORED_BY_RUN
         return cls(
-            replace(owner, ignored=owner.ignored - _IGNORED_BY_PYTHON | told),
+            replace(owner, ignored=owner.ignored - _IGNORED_BY_RUN | told),
             kernel.limits(process),
             kernel.nice(process),
             frozenset(os.sched_getaffinity(pid)),

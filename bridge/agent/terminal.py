@@ -1,7 +1,7 @@
 """The terminal of a step (`srun --pty`): the script's controlling terminal, with a name inside.
 
 The step's descriptor 0 is a pty of the node, and sbridge-run, the leader of its session, gave it
-up (bridge.run). The script's process takes it as natively: the kernel then sends Ctrl-C, Ctrl-Z,
+up (native/run.c). The script's process takes it as natively: the kernel then sends Ctrl-C, Ctrl-Z,
 a change of the window's size and a hang-up to whoever is in its foreground. No privilege is used
 for that: a terminal that is another session's cannot be taken.
 

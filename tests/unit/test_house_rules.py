@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bridge", "watcher", "validator", "prolog", "epilog")
 FOLDERS = {
-    ".ci", "bridge", "docs", "epilog", "examples", "prolog", "scripts", "slurm-conf", "systemd",
-    "tests", "validator", "watcher",
+    ".ci", "bridge", "docs", "epilog", "examples", "native", "prolog", "scripts", "slurm-conf",
+    "systemd", "tests", "validator", "watcher",
 }  # fmt: skip
 FILES = {
     ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml",

@@ -108,12 +108,6 @@ def test_a_directory_survives_its_mark_without_a_word_that_needs_quoting(path):
     word = task.MARK + task.quote(path)
     assert not set(word) - set(map(chr, range(0x21, 0x7F))) - {"%"}
     assert not set("%'\"\\ ") & set(word)
-    assert task.directory_of(word.encode()) == path.encode("utf-8", "surrogateescape")
-
-
-@pytest.mark.parametrize("word", [b"/bin/bash -l", b"--task", b"--task=/a=zz"])
-def test_what_is_no_mark_names_no_directory(word):
-    assert task.directory_of(word) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+#define _GNU_SOURCE
+#include "witness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SAW_MS = 50 };
+
+int catch_signals(void)
+{
+    sigset_t caught;
+
+    sigfillset(&caught);
+    sigdelset(&caught, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &caught, NULL);
+    return signalfd(-1, &caught, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+int read_signal(int signals)
+{
+    struct signalfd_siginfo told;
+
+    return read(signals, &told, sizeof told) == sizeof told ? (int)told.ssi_signo : 0;
+}
+
+static void watch(int reports)
+{
+    struct pollfd waiting = {.events = POLLIN};
+    uint8_t number;
+
+    if (close_range(0, reports - 1, 0) != 0 || close_range(reports + 1, ~0U, 0) != 0)
+        return;
+    waiting.fd = catch_signals();
+    for (;;) {
+        if (poll(&waiting, 1, -1) < 0 && errno != EINTR)
+            return;
+        while ((number = (uint8_t)read_signal(waiting.fd)) != 0)
+            if (write(reports, &number, 1) < 0)
+                return;
+    }
+}
+
+void witness_start(struct witness *witness)
+{
+    int ends[2];
+    pid_t parent = getpid();
+
+    memset(witness->seen, 0, sizeof witness->seen);
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return;
+    witness->pid = fork();
+    if (witness->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent)
+            watch(ends[1]);
+        _exit(0);
+    }
+    close(ends[1]);
+    witness->reports = ends[0];
+    if (witness->pid < 0) {
+        close(ends[0]);
+        witness->pid = 0;
+    }
+}
+
+bool witness_saw(struct witness *witness, int number)
+{
+    struct pollfd waiting = {.fd = witness->reports, .events = POLLIN};
+    struct timespec now, end;
+    uint8_t numbers[64];
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += SAW_MS * 1000000;
+    while (witness->pid != 0 && witness->seen[number] == 0) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        long left_ms = (end.tv_sec - now.tv_sec) * 1000 + (end.tv_nsec - now.tv_nsec) / 1000000;
+        ssize_t got;
+
+        if (left_ms <= 0 || poll(&waiting, 1, (int)left_ms) == 0)
+            return false;
+        got = read(witness->reports, numbers, sizeof numbers);
+        if (got <= 0)
+            return false;
+        for (ssize_t i = 0; i < got; i++)
+            witness->seen[numbers[i]]++;
+    }
+    if (witness->pid == 0)
+        return false;
+    witness->seen[number]--;
+    return true;
+}
+
+void witness_dismiss(struct witness *witness)
+{
+    if (witness->pid == 0)
+        return;
+    kill(witness->pid, SIGKILL);
+    while (waitpid(witness->pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    close(witness->reports);
+    witness->pid = 0;
+}

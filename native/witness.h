@@ -1,0 +1,38 @@
+/*
+ * A child that does nothing but see signals.
+ *
+ * Slurm signals the script's process alone (`scancel -b`), or its process group (`scancel -f`), or
+ * all descendants (proctrack/linuxproc). In the last two cases the witness gets the signal too,
+ * which is the only way to tell.
+ */
+#ifndef WITNESS_H
+#define WITNESS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct witness {
+    pid_t pid; /* 0: there is none */
+    int reports;
+    unsigned seen[65]; /* how often each signal was seen and not asked for yet */
+};
+
+/* Fork it; the child keeps nothing open: who reads the step's files must see their end. */
+void witness_start(struct witness *witness);
+
+/* Whether the witness got signal `number` as well, now or within a few milliseconds. */
+bool witness_saw(struct witness *witness, int number);
+
+/* End it; twice is fine. */
+void witness_dismiss(struct witness *witness);
+
+/* Have every signal but SIGCHLD reported on the returned descriptor (signalfd(2)) from now on.
+ *
+ * Those that were blocked, too: the script has them blocked itself.
+ */
+int catch_signals(void);
+
+/* Read the next signal's number; 0 for none. */
+int read_signal(int signals);
+
+#endif
