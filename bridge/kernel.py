@@ -265,6 +265,11 @@ def start_ticks(process: int) -> int:
     return int(read(process, "stat").rpartition(b")")[2].split()[19])
 
 
+def parent(process: int) -> int:
+    """Return the pid of the process's parent, 0 where that is in another pid namespace."""
+    return int(read(process, "stat").rpartition(b")")[2].split()[1])
+
+
 def is_alive(pid: int, start: int) -> bool:
     """Whether the process of this pid and start (`start_ticks`) has not ended."""
     try:

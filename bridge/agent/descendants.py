@@ -6,7 +6,7 @@ import os
 def descendants(root: int, session: int) -> list[int]:
     """Return `root` and all processes that descend from it or are in `session`, but its leader.
 
-    The leader is `root` itself or has nothing to do with it.
+    The leader is `root` itself or has nothing to do with it; -1 is no session.
     """
     parents: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc"):

@@ -89,11 +89,16 @@ class Door:
 
     def close(self) -> None:
         """End all commands, and remove what the sandbox sees of the door; twice is fine."""
-        for command in self._commands.values():
-            _kill(command.child, signal.SIGKILL)
         if self._is_closed:
             return
         self._is_closed = True
+        for command in self._commands.values():
+            _kill(command.child, signal.SIGKILL)
+            self.poll.unregister(command.asking)
+            wire.close_all([command.asking, command.waiter])
+        self._commands.clear()
+        self.poll.unregister(self._door)
+        wire.close_all([self._door, self._inside, self._outside])
         try:
             os.unlink(f"{self.folder}/door")
             os.rmdir(self.folder)

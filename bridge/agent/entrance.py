@@ -4,6 +4,7 @@ A step's connection is handed to its keeper; the agent then has no part in it.
 """
 
 import os
+import re
 import select
 import socket
 import time
@@ -15,6 +16,7 @@ from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
+from bridge.agent.keepers import Keepers
 from bridge.agent.passage import Passage
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
@@ -28,6 +30,7 @@ _HIGHEST_DESCRIPTOR = 255
 _WHY_S = 3.0  # the kubelet tells of an end within two seconds
 _DIGITS = 10  # of a job id
 _PART = b"SLURM_JOB_ID_HET_GROUP_"
+_TASK_CGROUP = re.compile(r"/task_\d+$")
 
 
 class RefusedError(Exception):
@@ -40,7 +43,7 @@ class Entrance:
     def __init__(self, config: Config, sandboxes: Sandboxes, forge: Forge, log: Any) -> None:
         self._config = config
         self._sandboxes = sandboxes
-        self._forge = forge
+        self._keepers = Keepers(forge)
         self._log = log
 
     def enter(
@@ -180,7 +183,8 @@ class Entrance:
                 *self._orders(message, caller, pid, job),
             ]
             passed = [connection.fileno(), caller, *passage.descriptors, *descriptors]
-            self._forge.send(wire.Message("enter", orders), passed)
+            step = f"{sandbox.name} {sandbox.init_pid} {_step_of(caller, pid)}"
+            self._keepers.hold(step, wire.Message("enter", orders), passed)
         self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
 
     def _open(self, passage: Passage, sandbox: Sandbox, job: JobRun, caller: int) -> str:
@@ -261,6 +265,15 @@ def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:
     parts = [_job_id(value) for key, value in values if key.startswith(_PART)]
     first = [in_cgroup] if in_cgroup in parts else []
     return [named for named in (*first, own[0], *parts, in_cgroup) if named]
+
+
+def _step_of(caller: int, pid: int) -> str:
+    """Return what only processes of one step have in common: their parent and their cgroups."""
+    parent = kernel.parent(caller)
+    if parent <= 1:
+        return f"{pid}"  # an orphan
+    cgroups = {_TASK_CGROUP.sub("", path) for path in kernel.cgroup_paths(caller).values()}
+    return " ".join([f"{parent}", *sorted(cgroups)])
 
 
 def _job_id(value: bytes) -> int:

@@ -1,5 +1,6 @@
 """One step that enters a sandbox, as the agent hands it to the keeper."""
 
+import os
 import socket
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,6 +43,34 @@ class Entry:
     def heritage(self) -> Heritage:
         """What sbridge-run hands down."""
         return Heritage.told(self.message)
+
+    def close_the_childs(self) -> None:
+        """Close what the script's process alone needs, once it is forked."""
+        wire.close_all([descriptor for descriptor, _ in self.namespaces])
+        wire.close_all([descriptor for _, descriptor in self.step])
+        self.namespaces.clear()
+        self.step.clear()
+
+    def take_place(self, pid: int) -> None:
+        """Put a process, 0 for this one, where a child of sbridge-run would be."""
+        for processes in self.cgroups:
+            os.write(processes, b"%d" % pid)
+        if pid:
+            self.heritage.rarities.hand_on(pid)
+        os.sched_setaffinity(pid, self.heritage.cpus)
+        os.setpriority(os.PRIO_PROCESS, pid, self.heritage.nice)
+
+    def close_cgroups(self) -> None:
+        """Close the lists of processes, once all who belong there are in them."""
+        wire.close_all(self.cgroups)
+
+    def close(self) -> None:
+        """Close whatever is open still."""
+        self.close_the_childs()
+        self.close_cgroups()
+        optional = (self.script, self.switches)
+        wire.close_all([self.caller, self.init, *(each for each in optional if each is not None)])
+        self.connection.close()
 
     @classmethod
     def of(cls, message: wire.Message, descriptors: list[int]) -> "Entry":

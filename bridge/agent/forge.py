@@ -31,10 +31,12 @@ from bridge.notify import notify
 Task = Callable[[wire.Message, list[int]], None]
 
 _NOTIFY = "notify"
-# More than a step may send to the agent, which adds its own to it.
-_MAX_BYTES = wire.MAX_MESSAGE_BYTES + 1024 * 1024
-_MAX_DESCRIPTORS = wire.MAX_DESCRIPTORS + 48
-_MAX_FIELDS = wire.MAX_FIELDS + 4096
+# More than a step may send to the agent, which adds its own to it: bytes, descriptors, fields.
+_LIMITS = (
+    wire.MAX_MESSAGE_BYTES + 1024 * 1024,
+    wire.MAX_DESCRIPTORS + 48,
+    wire.MAX_FIELDS + 4096,
+)
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -70,6 +72,11 @@ def start(tasks: dict[str, Task]) -> Forge:
     return Forge(ours)
 
 
+def receive(channel: socket.socket) -> tuple[wire.Message | None, list[int]]:
+    """Receive a message of the agent's (wire.receive)."""
+    return wire.receive(channel, *_LIMITS)
+
+
 class _Serving:
     def __init__(self, channel: socket.socket, tasks: dict[str, Task], agent: int) -> None:
         self._channel = channel
@@ -102,9 +109,7 @@ class _Serving:
 
     def _serve(self) -> bool:
         """Handle the agent's next message; False when there will be none."""
-        payload, descriptors = wire.receive_payload(
-            self._channel, _MAX_BYTES, _MAX_DESCRIPTORS, _MAX_FIELDS
-        )
+        payload, descriptors = wire.receive_payload(self._channel, *_LIMITS)
         if payload is None:
             return False
         kind = wire.kind_of(payload)

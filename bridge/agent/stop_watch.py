@@ -39,6 +39,10 @@ class StopWatch:
         pages = 2 * mmap.PAGESIZE
         self._events = mmap.mmap(self.descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ)
 
+    def close(self) -> None:
+        """Look no more; the descriptor stays open."""
+        self._events.close()
+
     def saw_stop(self) -> bool:
         """Whether the process was stopped since the last call."""
         before, self._is_stopped = self._is_stopped, _is_stopped(self._process)

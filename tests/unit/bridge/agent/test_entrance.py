@@ -11,6 +11,7 @@ from bridge.agent.entrance import (
     _check_descriptors,
     _file_to_run,
     _named_jobs,
+    _step_of,
 )
 from bridge.agent.job import JobRun, Request, State
 from bridge.config import Config
@@ -101,3 +102,17 @@ def test_the_setting_decides_whose_cgroup_a_step_joins(monkeypatch, setting, pat
 def test_a_step_that_names_no_job_is_refused(value):
     with pytest.raises(RefusedError):
         _named_jobs(wire.Message("enter", [("env", f"SLURM_JOB_ID={value}".encode())]), 0)
+
+
+def test_tasks_of_a_step_have_one_parent_and_one_cgroup_but_for_their_own(monkeypatch):
+    def step(parent, *cgroups, pid=7):
+        monkeypatch.setattr(kernel, "parent", lambda _: parent)
+        paths = {str(number): path for number, path in enumerate(cgroups)}
+        monkeypatch.setattr(kernel, "cgroup_paths", lambda _: paths)
+        return _step_of(-1, pid)
+
+    own = step(42, "/slurm/uid_1/job_2/step_0/task_0", "/slurm/uid_1/job_2/step_0", "/")
+    assert step(42, "/slurm/uid_1/job_2/step_0/task_11", "/slurm/uid_1/job_2/step_0", "/") == own
+    assert step(43, "/slurm/uid_1/job_2/step_0/task_1", "/slurm/uid_1/job_2/step_0", "/") != own
+    assert step(42, "/slurm/uid_1/job_2/step_1/task_0", "/slurm/uid_1/job_2/step_1", "/") != own
+    assert step(1, "/") != step(1, "/", pid=8), "orphans have nothing in common"

@@ -1,153 +1,270 @@
-"""What the keeper's child does at the end, without a sandbox: here nothing is entered."""
+"""A keeper and its tasks, in no other namespaces than the tests' own; the test is sbridge-run."""
 
-import errno
+import contextlib
 import os
 import select
+import signal
 import socket
-import threading
-from types import SimpleNamespace
+import time
 
 import pytest
 
-from bridge import stand_in, wire
+from bridge import kernel, wire
 from bridge.agent import keeper
-from bridge.agent.script_process import ScriptProcess
+from bridge.agent.heritage import Heritage
 
-SCRIPT = b"/spool/job00001/slurm_script"
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can renounce for good")
+LONG = "echo begun; exec sleep 600"
 
 
-def child(file=b"", argv=(b"/bin/sh", SCRIPT)):
-    """Return a child that is about to become its script, and what it says."""
-    made = object.__new__(ScriptProcess)
-    made._argv = list(argv)
-    made._file = file
-    made._is_task = False
-    made._environment = {b"PATH": b"/usr/bin"}
-    said = []
-    made._say = said.append
-    return made, said
+class Task:
+    """One task, as sbridge-run sees it."""
+
+    def __init__(self, folder, body, uid):
+        self.ours, self._theirs = socket.socketpair()
+        self.ours.settimeout(30)
+        self.stdout, self._writer = os.pipe2(os.O_CLOEXEC)
+        caller = kernel.open_process(os.getpid())
+        self.passed = [self._theirs.fileno(), caller, kernel.open_process(os.getpid())]
+        self.passed.append(self._writer)
+        fields = [("uid", b"%d" % uid), ("cgroup", b"slurm"), ("task", b"1"), ("cwd", b"/")]
+        fields += [("door", os.fsencode(folder / f"door{self.stdout}")), ("fd", b"1")]
+        fields += [("warnings", os.fsencode(folder / "warnings")), ("env", b"PATH=/usr/bin:/bin")]
+        fields += [("usage", os.fsencode(folder / "usage"))]
+        fields += [("arg", word) for word in (b"/bin/sh", b"-c", body.encode())]
+        fields += Heritage.of(os.getpid(), caller).orders()
+        self.order = wire.Message("enter", fields)
+
+    def sent(self):
+        """Let go of what the keeper has now."""
+        for descriptor in self.passed[1:]:
+            os.close(descriptor)
+        self._theirs.close()
+
+    def receive(self):
+        message, self.keeper = wire.receive(self.ours)
+        return message
+
+    def go(self):
+        assert self.receive().kind == "entered"
+        wire.send(self.ours, wire.Message("go", []))
+
+    def begin(self):
+        """Go, and wait for the script's first word."""
+        self.go()
+        assert os.read(self.stdout, 64) == b"begun\n"
+
+    def signal(self, number, group=b""):
+        wire.send(self.ours, wire.Message("signal", [("number", b"%d" % number), ("group", group)]))
+
+    def end(self):
+        """Return the wait status that is told, and the keeper's pidfd or None."""
+        message = self.receive()
+        assert message.kind == "exited", message.fields
+        return int(message.first("status")), self.keeper[0] if self.keeper else None
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            os.close(self.stdout)
+        self.ours.close()
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """Collect what is executed, except what the kernel would not find or start."""
-    argvs = []
+def keep(tmp_path):
+    """Start a keeper with a task; the returned function sends it another one."""
+    made, channels, keepers = [], [], []
 
-    def execve(path, argv, environment):
-        argvs.append(argv)
-        if os.fork() == 0:
+    def task(body, uid=None):
+        made.append(Task(tmp_path, body, os.getuid() if uid is None else uid))
+        return made[-1]
+
+    def start(body, **options):
+        first = task(body, **options)
+        ours, theirs = socket.socketpair()
+        channels.append(ours)
+        pid = os.fork()
+        if pid == 0:
             try:
-                real(path, argv, environment)
-            except OSError as error:
-                os._exit(error.errno)
-        status = os.waitstatus_to_exitcode(os.wait()[1])
-        if status:
-            raise OSError(status, os.strerror(status))
-        raise SystemExit
+                for one in (*made, *channels):  # else it would not see their ends
+                    one.close()
+                os.setsid()
+                keeper.enter(first.order, [os.dup(theirs.fileno()), *map(os.dup, first.passed)])
+            finally:
+                os._exit(1)
+        keepers.append(pid)
+        theirs.close()
+        first.sent()
 
-    real = os.execve
-    monkeypatch.setattr(os, "execve", execve)
-    return argvs
+        def another(body, **options):
+            one = task(body, **options)
+            try:
+                wire.send(ours, one.order, one.passed)
+            finally:
+                one.sent()
+            return one
 
+        another.pid, another.hang_up = pid, ours.close
+        return first, another
 
-@pytest.mark.parametrize("name", ["bash", "env", "x"])
-def test_a_program_without_its_loader_is_no_shell_that_the_image_lacks(
-    tmp_path, started, program_without_loader, name
-):
-    file = tmp_path / name
-    file.write_bytes(program_without_loader)
-    file.chmod(0o755)
-    made, said = child(os.fsencode(file), (b"/bin/sh", SCRIPT, b"bash"))
-    with pytest.raises(stand_in.UnrunnableError, match="loader is missing") as caught:
-        made._exec()
-    assert caught.value.exit_code == 127
-    assert started == [[os.fsencode(file), b"bash"]]
-    assert said == []
-
-
-def test_a_file_whose_interpreter_the_image_lacks_ends_like_in_a_shell(tmp_path, started):
-    file = tmp_path / "x"
-    file.write_bytes(b"#!/no/such/python\n")
-    made, _ = child(os.fsencode(file))
-    with pytest.raises(stand_in.UnrunnableError, match="the image has no /no/such") as caught:
-        made._exec()
-    assert caught.value.exit_code == 127
+    yield start
+    for one in (*made, *channels):
+        one.close()
+    for pid in keepers:
+        os.waitpid(pid, 0)  # without its sbridge-runs it ends
 
 
-def test_a_file_whose_shell_the_image_lacks_runs_with_sh(tmp_path, started):
-    file = tmp_path / "x"
-    file.write_bytes(b"#!/no/such/bash\n")
-    made, said = child(os.fsencode(file))
-    with pytest.raises(SystemExit):
-        made._exec()
-    assert started[-1] == [b"/bin/sh", os.fsencode(file)]
-    assert said == [b"the image has no /no/such/bash; using /bin/sh instead"]
+def has_ended(held, timeout_ms=10_000):
+    poll = select.poll()
+    poll.register(held, select.POLLIN)
+    ended = bool(poll.poll(timeout_ms))
+    os.close(held)
+    return ended
 
 
-def test_a_batch_script_keeps_the_kernels_own_word(started):
-    made, _ = child(argv=(b"/no/such/python", SCRIPT))
-    with pytest.raises(FileNotFoundError, match="the image has no /no/such/python"):
-        made._exec()
+def test_tasks_of_one_keeper_end_each_in_its_own_way_and_it_ends_with_the_last(keep):
+    first, another = keep(LONG)
+    others = [another(f"echo begun; exit {code}") for code in (0, 7)]
+    first.begin()
+    for one, status in zip(others, (0, 7 << 8), strict=True):
+        one.begin()
+        assert one.end() == (status, None), "there is one more, so nobody waits for the keeper"
+    first.signal(signal.SIGKILL)
+    status, held = first.end()
+    assert status == signal.SIGKILL
+    assert has_ended(held)
 
 
-def test_a_file_that_is_not_inside_is_said_to_be_looked_for_there(started):
-    made, _ = child(b"/no/such/x.py")
-    with pytest.raises(stand_in.UnrunnableError, match="inside an image"):
-        made._exec()
+def test_a_signal_reaches_the_task_that_it_is_for(keep):
+    first, another = keep(LONG)
+    second = another("trap 'echo got' USR1; echo begun; while :; do sleep 0.05; done")
+    first.begin()
+    second.begin()
+    second.signal(signal.SIGUSR1, group=b"1")
+    assert os.read(second.stdout, 64) == b"got\n"
+    second.signal(signal.SIGKILL, group=b"1")
+    assert second.end() == (signal.SIGKILL, None)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
 
 
-def keeper_of(script, target):
-    """Return a keeper that has the batch script `script` to show at `target`."""
-    message = wire.Message("enter", [("uid", b"%d" % os.getuid()), ("script_copy", target)])
-    connection = socket.socket()
-    entry = keeper.Entry(message, connection, -1, -1, os.open(script, os.O_RDONLY), [])
-    return keeper._Keeper(entry)
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_task_whose_sbridge_run_dies_ends_alone(keep, has_begun):
+    first, another = keep(LONG)
+    second = another(LONG)
+    first.begin()
+    if has_begun:
+        second.begin()
+    else:
+        assert second.receive().kind == "entered"
+    second.ours.close()
+    assert os.read(second.stdout, 1) == b"", "nobody has its stdout open any more"
+    third = another("echo begun")
+    third.begin()
+    assert third.end() == (0, None)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
 
 
-def test_the_batch_script_is_copied_to_where_the_sandbox_shows_it(tmp_path):
-    script = tmp_path / "script"
-    script.write_bytes(b"#!/bin/sh\n" * 9)
-    made = keeper_of(script, os.fsencode(tmp_path / "copy"))
-    with made._connection:
-        made._spool_script()
-    assert (tmp_path / "copy").read_bytes() == script.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "script"]
+def test_a_task_that_cannot_enter_is_told_and_the_others_stay(keep):
+    first, another = keep(LONG)
+    second = another(LONG, uid=os.getuid() + 1)
+    refusal = second.receive()
+    assert (refusal.kind, refusal.first("exit_code")) == ("failed", b"1")
+    assert "not the job's owner" in refusal.text("text")
+    assert second.receive() is None
+    first.begin()
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
 
 
-@pytest.mark.parametrize("call", ["write", "fchown", "rename"])
-def test_a_copy_of_the_batch_script_that_fails_leaves_nothing(tmp_path, monkeypatch, call):
-    script = tmp_path / "script"
-    script.write_bytes(b"#!/bin/sh\n")
-    made = keeper_of(script, os.fsencode(tmp_path / "copy"))
-
-    def fail(*arguments):
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
-
-    monkeypatch.setattr(os, call, fail)
-    with made._connection, pytest.raises(OSError, match="quota"):
-        made._spool_script()
-    assert list(tmp_path.iterdir()) == [script]
+def test_a_first_task_that_cannot_enter_leaves_no_keeper(keep):
+    first, another = keep(LONG, uid=os.getuid() + 1)
+    assert first.receive().kind == "failed"
+    assert os.waitid(os.P_PID, another.pid, os.WEXITED | os.WNOWAIT).si_status == 0
 
 
-def test_a_watched_process_that_is_over_is_not_looked_at_again_and_again():
-    """Whatever else its descriptor has to tell: here a byte that nobody reads."""
-    here, there = socket.socketpair()
-    entry = keeper.Entry(wire.Message("enter", []), here, -1, -1, None, [])
-    made = keeper._Keeper(entry)
-    looks, told = os.pipe(), []
-    os.write(looks[1], b"!")
-    os.close(looks[1])
-    wakeup, writer = os.pipe()
-    trouble, trouble_writer = os.pipe()
-    made._stops = SimpleNamespace(descriptor=looks[0], saw_stop=lambda: told.append(1) and False)
-    made._has_ended = lambda *_: True
-    made._kill_everything = None  # there is no script
-    door = SimpleNamespace(collect=lambda: None, serve=lambda _: None)
-    timer = threading.Timer(0.2, os.write, (writer, b"!"))
-    timer.start()
-    with here, there:
-        made._hold(select.poll(), door, wakeup, trouble)
-    timer.join()
-    for descriptor in (looks[0], wakeup, writer, trouble, trouble_writer):
-        os.close(descriptor)
-    assert len(told) == 1
+def test_a_killed_task_whose_sandbox_may_be_ending_holds_no_other_up(keep):
+    first, another = keep(LONG)
+    second = another("trap 'echo got' USR1; echo begun; while :; do sleep 0.01; done")
+    first.begin()
+    second.begin()
+    first.signal(signal.SIGKILL)
+    begun = time.monotonic()
+    second.signal(signal.SIGUSR1, group=b"1")
+    assert os.read(second.stdout, 64) == b"got\n"
+    answered = time.monotonic() - begun
+    assert first.end() == (signal.SIGKILL, None)
+    assert answered < time.monotonic() - begun
+    second.signal(signal.SIGKILL, group=b"1")
+    assert second.end()[0] == signal.SIGKILL
+
+
+def test_a_task_that_comes_as_the_last_one_ends_is_held_or_was_never_taken(keep):
+    """Whatever the agent could send is told `entered`; what it could not goes to a new keeper."""
+    held = refused = tries = 0
+    while tries < 40 or not (held and refused):
+        tries += 1
+        assert tries < 400
+        first, another = keep("exit 0")
+        first.go()
+        time.sleep(tries % 20 / 4000 * (1 + tries // 40))
+        try:
+            second = another("exit 5")
+        except OSError:
+            refused += 1
+        else:
+            second.go()
+            assert second.end()[0] == 5 << 8
+            held += 1
+        assert first.end()[0] == 0
+
+
+def test_a_keeper_takes_no_more_tasks_than_it_can_hold(keep, monkeypatch):
+    monkeypatch.setattr(keeper, "_MOST_TASKS", 3)
+    first, another = keep(LONG)
+    first.begin()
+    tasks = [first, another(LONG), another(LONG)]
+    for one in tasks[1:]:
+        one.begin()
+    with pytest.raises(OSError, match="pipe"):
+        another(LONG)
+    for one in tasks:
+        one.signal(signal.SIGTERM)
+        assert one.end()[0] == signal.SIGTERM
+
+
+def test_a_keeper_of_many_short_tasks_keeps_nothing_of_them(keep):
+    first, another = keep(LONG)
+    first.begin()
+
+    def opened():
+        return sorted(os.listdir(f"/proc/{another.pid}/fd"))
+
+    def run_one():
+        one = another("echo begun")
+        one.begin()
+        assert one.end() == (0, None)
+        assert one.receive() is None  # it is closed only now
+
+    run_one()
+    before = opened()
+    for _ in range(10):
+        run_one()
+    assert opened() == before
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_tasks_go_on_without_an_agent(keep):
+    first, another = keep(LONG)
+    first.begin()
+    second = another(LONG)
+    another.hang_up()
+    os.kill(another.pid, signal.SIGTERM)  # which it does not mind either
+    second.begin()
+    second.signal(signal.SIGTERM)
+    assert second.end() == (signal.SIGTERM, None)
+    first.signal(signal.SIGTERM)
+    status, keeper_pidfd = first.end()
+    assert status == signal.SIGTERM
+    assert has_ended(keeper_pidfd)

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from bridge import kernel, wire
+from bridge import kernel, stand_in, wire
 from bridge.agent.entry import Entry
 from bridge.agent.heritage import Heritage
 from bridge.agent.script_process import ScriptProcess
@@ -178,3 +178,86 @@ def test_an_interpreter_that_may_not_be_executed_is_told_in_words(step):
     assert said["trouble"] == (
         "cannot start the job in its sandbox: /etc/passwd: Permission denied\n"
     )
+
+
+SCRIPT = b"/spool/job00001/slurm_script"
+
+
+def child(file=b"", argv=(b"/bin/sh", SCRIPT)):
+    """Return a child that is about to become its script, and what it says."""
+    made = object.__new__(ScriptProcess)
+    made._argv = list(argv)
+    made._file = file
+    made._is_task = False
+    made._environment = {b"PATH": b"/usr/bin"}
+    said = []
+    made._say = said.append
+    return made, said
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Collect what is executed, except what the kernel would not find or start."""
+    argvs = []
+
+    def execve(path, argv, environment):
+        argvs.append(argv)
+        if os.fork() == 0:
+            try:
+                real(path, argv, environment)
+            except OSError as error:
+                os._exit(error.errno)
+        status = os.waitstatus_to_exitcode(os.wait()[1])
+        if status:
+            raise OSError(status, os.strerror(status))
+        raise SystemExit
+
+    real = os.execve
+    monkeypatch.setattr(os, "execve", execve)
+    return argvs
+
+
+@pytest.mark.parametrize("name", ["bash", "env", "x"])
+def test_a_program_without_its_loader_is_no_shell_that_the_image_lacks(
+    tmp_path, started, program_without_loader, name
+):
+    file = tmp_path / name
+    file.write_bytes(program_without_loader)
+    file.chmod(0o755)
+    made, said = child(os.fsencode(file), (b"/bin/sh", SCRIPT, b"bash"))
+    with pytest.raises(stand_in.UnrunnableError, match="loader is missing") as caught:
+        made._exec()
+    assert caught.value.exit_code == 127
+    assert started == [[os.fsencode(file), b"bash"]]
+    assert said == []
+
+
+def test_a_file_whose_interpreter_the_image_lacks_ends_like_in_a_shell(tmp_path, started):
+    file = tmp_path / "x"
+    file.write_bytes(b"#!/no/such/python\n")
+    made, _ = child(os.fsencode(file))
+    with pytest.raises(stand_in.UnrunnableError, match="the image has no /no/such") as caught:
+        made._exec()
+    assert caught.value.exit_code == 127
+
+
+def test_a_file_whose_shell_the_image_lacks_runs_with_sh(tmp_path, started):
+    file = tmp_path / "x"
+    file.write_bytes(b"#!/no/such/bash\n")
+    made, said = child(os.fsencode(file))
+    with pytest.raises(SystemExit):
+        made._exec()
+    assert started[-1] == [b"/bin/sh", os.fsencode(file)]
+    assert said == [b"the image has no /no/such/bash; using /bin/sh instead"]
+
+
+def test_a_batch_script_keeps_the_kernels_own_word(started):
+    made, _ = child(argv=(b"/no/such/python", SCRIPT))
+    with pytest.raises(FileNotFoundError, match="the image has no /no/such/python"):
+        made._exec()
+
+
+def test_a_file_that_is_not_inside_is_said_to_be_looked_for_there(started):
+    made, _ = child(b"/no/such/x.py")
+    with pytest.raises(stand_in.UnrunnableError, match="inside an image"):
+        made._exec()
