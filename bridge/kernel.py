@@ -34,6 +34,7 @@ _OPEN_TREE_CLONE = 1
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
+_MOUNT_ATTR_NOEXEC = 8
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -76,16 +77,24 @@ def open_trees(path: bytes, *, read_only: bool) -> int:
     """
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
     tree = _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, path, flags), "open_tree")
-    # struct mount_attr: what to set, what to clear, propagation, user namespace
-    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY if read_only else 0, 0, _MS_PRIVATE, 0)
-    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
     try:
-        size = ctypes.c_size_t(len(attributes))
-        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", flags, attributes, size), "mount_setattr")
+        _set_attributes(tree, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY if read_only else 0, 0, _MS_PRIVATE)
     except OSError:
         os.close(tree)
         raise
     return tree
+
+
+def let_execute(mount: int) -> None:
+    """Have files executed in the mount whose root this is; in this process's mount namespace."""
+    _set_attributes(mount, 0, 0, _MOUNT_ATTR_NOEXEC, 0)
+
+
+def _set_attributes(mount: int, flags: int, added: int, removed: int, propagation: int) -> None:
+    attributes = struct.pack("QQQQ", added, removed, propagation, 0)  # struct mount_attr
+    size = ctypes.c_size_t(len(attributes))
+    flags |= _AT_EMPTY_PATH
+    _check(_libc.syscall(_MOUNT_SETATTR, mount, b"", flags, attributes, size), "mount_setattr")
 
 
 def move_mount(tree: int, target: bytes) -> None:

@@ -92,6 +92,7 @@ def specification(
         gpus=gpus,
         devices=_devices(config.sandbox.gpu_devices, gpus),
         folders=_folders(job.spool, config, slurmd_spool),
+        commands=str(config.slurm.bin_dir),
     )
 
 

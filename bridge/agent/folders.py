@@ -7,18 +7,21 @@ or made all their places, in the image's own files: no link leads into a folder 
 nothing is made any more.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import sys
 
 from bridge import kernel, wire
+from bridge.agent import command_links
 from bridge.agent.forge import Forge
 from bridge.errors import TemporaryError
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DEVICES = b"/dev"
+_SHARED_MEMORY = b"/dev/shm"
 _TIMEOUT_S = 30.0
 # What an image's own files and links bring about, where a folder must be.
 _OF_IMAGES = frozenset(
@@ -46,6 +49,8 @@ def put_in_place(forge: Forge, sandbox: Sandbox, spec: SandboxSpec) -> None:
                 fields.append(("source", os.fsencode(folder.source)))
                 fields.append(("target", os.fsencode(_target(folder))))
                 fields.append(("read_only", b"1" if folder.read_only else b"0"))
+            if spec.commands:
+                fields.append(("commands", os.fsencode(spec.commands)))
             try:
                 forge.send(wire.Message("place", fields), [theirs.fileno(), init])
             finally:
@@ -98,7 +103,7 @@ def serve(message: wire.Message, descriptors: list[int]) -> None:
             wire.send(connection, wire.Message("away", [("text", os.fsencode(text))]))
             return
         try:
-            _move(trees, targets, init)
+            _move(trees, targets, message.first("commands"), init)
             answer = wire.Message("placed")
         except OSError as error:
             answer = _failure(error)
@@ -122,8 +127,9 @@ def _take(sources: list[bytes], read_only: list[bytes]) -> list[int]:
     return trees
 
 
-def _move(trees: list[int], targets: list[bytes], init: int) -> None:
+def _move(trees: list[int], targets: list[bytes], commands: bytes, init: int) -> None:
     namespace = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=init)
+    is_executable = _is_executable_memory()
     own = os.open("/proc/self/fd", _PLACE)
     sys.meta_path.clear()  # nothing is imported from the image
     sys.path.clear()
@@ -131,11 +137,19 @@ def _move(trees: list[int], targets: list[bytes], init: int) -> None:
     kernel.setns(namespace, kernel.CLONE_NEWNS)
     # runc follows such a link on the node itself; no image needs one.
     os.close(os.open(_DEVICES, _PLACE | os.O_NOFOLLOW))
+    if is_executable:
+        with contextlib.suppress(OSError):  # it is no mount there, or the site's
+            kernel.let_execute(os.open(_SHARED_MEMORY, _PLACE | os.O_NOFOLLOW))
     places = {}
     for target in targets:
         if not _is_in_another(target, targets):
             places[target] = _place(target)
             _check_way(target, os.readlink(b"%d" % places[target], dir_fd=own))
+    if commands and not _is_in_another(commands + b"/", targets):
+        with contextlib.suppress(OSError):  # they are in PATH all the same
+            place = _place(commands)
+            _check_way(commands, os.readlink(b"%d" % place, dir_fd=own))
+            command_links.make(place)
     for tree, target in zip(trees, targets, strict=True):
         # One in another is in the node's files by now, where nothing is made.
         place = places[target] if target in places else os.open(target, _PLACE)
@@ -143,6 +157,14 @@ def _move(trees: list[int], targets: list[bytes], init: int) -> None:
             kernel.move_mount_onto(tree, place)
         except OSError as error:
             raise OSError(error.errno, error.strerror, target) from error
+
+
+def _is_executable_memory() -> bool:
+    """Whether programs in the node's shared memory may be executed; runtimes forbid it."""
+    try:
+        return not os.statvfs(_SHARED_MEMORY).f_flag & os.ST_NOEXEC
+    except OSError:
+        return False
 
 
 def _check_way(target: bytes, place: bytes) -> None:

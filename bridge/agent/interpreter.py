@@ -38,16 +38,28 @@ class TaskError(Exception):
 
 
 def execute_task(argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
-    """Become a task's program as Slurm looks for it: here first, then in PATH."""
-    program = argv[0]
-    if program and b"/" not in program:
-        here = os.path.join(os.getcwdb(), program)
-        is_here = os.path.isfile(here) and os.access(here, os.X_OK)
-        program = here if is_here else stand_in.find(program, environment) or program
+    """Become a task's program as slurmstepd does, which names it by what it found."""
+    program = _built_path(argv[0], environment)
     try:
-        os.execve(program, argv, environment)
+        os.execve(program, [program, *argv[1:]], environment)
     except OSError as error:
-        raise TaskError(argv[0], error) from None
+        raise TaskError(program, error) from None
+
+
+def _built_path(program: bytes, environment: dict[bytes, bytes]) -> bytes:
+    """Return what _build_path() of slurmstepd's task.c does (22.05 to 26.05).
+
+    PATH comes before the working directory; what is not executable is found, too.
+    """
+    if program.startswith(b"/"):
+        return program
+    if program.startswith(b"."):
+        return b"%s/%s" % (os.getcwdb(), program)
+    for folder in filter(None, environment.get(b"PATH", b"").split(b":")):
+        path = b"%s/%s" % (folder, program)
+        if os.path.exists(path) and not os.path.isdir(path):
+            return path
+    return program
 
 
 def _lacks_shell(argv: list[bytes], environment: dict[bytes, bytes]) -> bool:

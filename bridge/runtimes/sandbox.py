@@ -33,7 +33,8 @@ class SandboxSpec:
     `cpus` counts CPUs and `memory_mib` MiB, both what Slurm gave the job on this node; 0
     means no limit. `gpus` are the node's GPUs that Slurm gave, by index, and `devices` the
     device files by which programs reach them. The runtime mounts `mounts` only, and whoever
-    starts the sandbox brings in `folders`.
+    starts the sandbox brings in `folders`, and Slurm's commands at `commands`, the node's folder
+    of these ("": nowhere but in PATH).
     """
 
     name: str
@@ -53,6 +54,7 @@ class SandboxSpec:
     gpus: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
     folders: tuple[Mount, ...] = ()
+    commands: str = ""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,13 @@ ROWS = (
         settings="ulimit -S -n 321 -c 0 -s unlimited -u 1234",
         shows=("(-n) 321", "(-u) 1234"),
     ),
+    Row(
+        "programs run from wherever files are made",
+        "for folder in /tmp /var/tmp /dev/shm .; do\n"
+        "  file=$(mktemp -p $folder); printf '#!/bin/sh\\necho ran\\n' >$file; chmod +x $file\n"
+        "  $file; rm $file\ndone\n",
+        shows=("'ran', 'ran', 'ran'",),
+    ),
     Row("who one is", "id -u; id -un; id -g; id -G | tr ' ' '\\n' | sort; echo ~; echo $HOME\n"),
     Row(
         "the niceness is the submission's, where Slurm carries it",

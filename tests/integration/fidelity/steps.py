@@ -21,6 +21,27 @@ _ROWS = (
     ),
     Row("--label", "srun --label echo hi\n", _TWO),
     Row(
+        "a task's program is looked for in PATH, then here, and called by where it was found",
+        "cp /usr/bin/bash odd; mkdir bin; cp odd bin/y; echo >bin/not-executable\n"
+        "printf '#!/bin/sh\\necho not from here\\n' >tac; chmod +x tac; srun -n1 tac </dev/null\n"
+        "for each in odd ./odd bin/y bash; do srun -n1 $each -c 'echo $0; no-such'; done\n"
+        "PATH=$PWD/bin:$PATH srun -n1 y -c 'echo $0'\n"
+        "cd bin; PATH=.:$PATH srun -n1 y -c 'echo $0'; PATH=$PWD:$PATH srun -n1 not-executable\n"
+        "srun -n1 ./y -c 'echo $0'; rm y ../odd\n",
+        _TWO,
+        shows=("/usr/bin/bash: line 1", "'FOLDER/bin/y', 'FOLDER/bin/y'"),
+    ),
+    Row(
+        "Slurm's commands are found by their full path, and by a PATH of the script's own",
+        "for folder in ${PATH//:/ }; do\n"
+        "  [[ $folder = /sbridge/* ]] || ! [ -x $folder/srun ] || break\n"
+        "done\n"
+        "$folder/srun -n1 echo one; PATH=/usr/bin:/bin; $folder/squeue -h -j $SLURM_JOB_ID -o %T\n"
+        "PATH=$folder:$PATH; srun -n1 echo two; scontrol show hostnames a[1-2]\n",
+        _TWO,
+        shows=("one", "two", "RUNNING", "a2"),
+    ),
+    Row(
         "a step's exit code is its highest",
         "srun bash -c 'exit $((SLURM_PROCID + 3))'; echo $?\n",
         _TWO,

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge import kernel, wire
-from bridge.agent import folders
+from bridge.agent import folders, shim
 from bridge.errors import TemporaryError
 from bridge.job_spool import RunId
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
@@ -33,7 +34,7 @@ def container(tmp_path):
         process.stdin.close()
 
 
-def served(pid, *mounts):
+def served(pid, *mounts, commands=""):
     """Have a child serve what the agent sends for these mounts."""
 
     class Forge:
@@ -50,15 +51,16 @@ def served(pid, *mounts):
     sandbox = Sandbox("a", pid, kernel.start_ticks(own))
     os.close(own)
     try:
-        folders.put_in_place(Forge(), sandbox, specification(mounts))
+        folders.put_in_place(Forge(), sandbox, specification(mounts, commands))
     finally:
         os.waitpid(children[0], 0)
 
 
-def specification(mounts):
+def specification(mounts, commands=""):
     return SandboxSpec(
         *("a", RunId(1, 0), "n1", "r.io/x", 1000, 1000, (), "u", "a", "p", 0, 0, (), True),
         folders=mounts,
+        commands=commands,
     )
 
 
@@ -98,6 +100,32 @@ def test_an_images_links_among_the_places_have_nothing_made_in_a_folder(containe
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.parametrize("place", ["/usr/bin", "/opt/slurm/bin"])
+def test_slurms_commands_are_where_the_node_has_them_whatever_the_image_has_there(container, place):
+    image, pid = container
+    (image / "usr/bin").mkdir(parents=True)
+    (image / "usr/bin/squeue").write_text("of the image")
+    served(pid, commands=place)
+    for name in ("srun", "squeue"):
+        assert (image / place[1:] / name).readlink() == Path("/sbridge/bin", name)
+    assert {path.name for path in (image / place[1:]).iterdir()} == set(shim.COMMANDS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_no_command_is_put_into_a_folder_of_the_node(container, tmp_path):
+    image, pid = container
+    (tmp_path / "nas/bin").mkdir(parents=True)
+    (image / "usr").mkdir()
+    (image / "usr/bin").symlink_to("/sbridge/bin")
+    (image / "sbridge/bin").mkdir(parents=True)
+    folder = Mount(str(tmp_path / "nas"), "/nas")
+    for place in ("/nas", "/nas/bin", "/usr/bin"):
+        served(pid, folder, commands=place)
+        assert not list((tmp_path / "nas/bin").iterdir())
+        assert not list((image / "sbridge/bin").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 @pytest.mark.parametrize("place", ["/dev", "/dev/shm", "/"])
 def test_no_link_of_an_image_brings_a_folder_to_where_root_works(container, tmp_path, place):
     image, pid = container
@@ -105,6 +133,22 @@ def test_no_link_of_an_image_brings_a_folder_to_where_root_works(container, tmp_
     (image / "home").symlink_to(place)
     with pytest.raises(UserError, match=f"/home must be a folder there: a link leads to {place}$"):
         served(pid, Mount(str(tmp_path), "/home"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_shared_memory_executes_what_the_nodes_does(container):
+    image, pid = container
+    (image / "dev/shm").mkdir()
+    enter = ["nsenter", f"--target={pid}", "--mount"]
+    options = "nosuid,nodev,noexec,size=64k"
+    mount = [*enter, "/busybox", "mount", "-t", "tmpfs", "-o", options, "shm", "/dev/shm"]
+    shutil.copy("/bin/busybox", image / "busybox")
+    subprocess.run(mount, check=True)
+    served(pid)
+    lines = Path(f"/proc/{pid}/mounts").read_text().splitlines()
+    found = next(line.split()[3].split(",") for line in lines if line.startswith("shm /dev/shm "))
+    may_not = bool(os.statvfs("/dev/shm").f_flag & os.ST_NOEXEC)
+    assert ("noexec" in found, {"nosuid", "nodev"} <= set(found)) == (may_not, True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")

@@ -81,3 +81,36 @@ def test_what_nothing_can_stand_in_for_is_named(monkeypatch, program, words):
     with pytest.raises(OSError, match=words) as raised:
         interpreter.execute([program, SCRIPT], {}, lambda text: None)
     assert raised.value.errno == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (b"/bin/x", b"/bin/x"),
+        (b"./x", b"%(here)s/./x"),
+        (b"x", b"%(here)s/bin/x"),
+        (b"below/x", b"%(here)s/bin/below/x"),
+        (b"only-here", b"only-here"),
+        (b"folder", b"folder"),
+    ],
+)
+def test_a_tasks_program_is_called_by_where_slurmstepd_finds_it(
+    monkeypatch, tmp_path, named, found
+):
+    executed = []
+
+    def execve(path, argv, environment):
+        executed.append((path, argv))
+        raise Executed
+
+    (tmp_path / "bin/below").mkdir(parents=True)
+    (tmp_path / "bin/folder").mkdir()
+    for name in ("x", "only-here", "bin/x", "bin/below/x"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execve", execve)
+    here = {b"here": os.fsencode(tmp_path)}
+    path = b":/none:%(here)s/bin" % here
+    with pytest.raises(Executed):
+        interpreter.execute_task([named, b"a"], {b"PATH": path})
+    assert executed == [(found % here, [found % here, b"a"])]
