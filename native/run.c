@@ -180,8 +180,10 @@ static bool wait_for_answer(int connection, struct message *answer)
     return false;
 }
 
+/* Ask to enter, and wait; false, and an empty answer, when the agent went away before. */
 static bool converse(int connection, struct message *answer)
 {
+    *answer = wire_none();
     if (wire_send(connection, &step.request, step.descriptors, step.count))
         witness_start(&step.witness); /* while the agent works */
     else if (errno != EPIPE && errno != ECONNRESET)

@@ -25,9 +25,14 @@ static char *put(struct message *message, size_t more)
     return message->bytes + message->length - more;
 }
 
+struct message wire_none(void)
+{
+    return (struct message){NULL, 0, -1};
+}
+
 struct message wire_begin(const char *kind)
 {
-    struct message message = {NULL, 0, -1};
+    struct message message = wire_none();
 
     memcpy(put(&message, strlen(kind)), kind, strlen(kind));
     return message;
@@ -141,7 +146,7 @@ bool wire_receive(int connection, struct message *message)
     uint8_t header[HEADER_BYTES];
     size_t length = 0;
 
-    *message = (struct message){NULL, 0, -1};
+    *message = wire_none();
     if (!receive_exactly(connection, (char *)header, sizeof header, message))
         return false;
     for (int i = 0; i < HEADER_BYTES; i++)
@@ -157,7 +162,7 @@ void wire_drop(struct message *message)
     free(message->bytes);
     if (message->descriptor >= 0)
         close(message->descriptor);
-    *message = (struct message){NULL, 0, -1};
+    *message = wire_none();
 }
 
 bool wire_is(const struct message *message, const char *kind)
