@@ -388,6 +388,7 @@ static int accompany(int connection)
         witness_dismiss(&step.witness);
         witness_start(&step.witness);
     }
+    witness_settle(&step.witness);
     signals = catch_signals();
     /* The keeper starts the script only now, when no signal can be lost any more. */
     wire_add_number(&go, "witness", step.witness.pid);
