@@ -343,7 +343,16 @@ static int end_with(struct message *last)
 
         tell_sandbox_gone(*why ? why : "nobody tells why");
     }
+    if (*wire_first(last, "status") == '\0')
+        return fail(FATAL, "nobody tells how the script of this step ended");
     return end_as(atoi(wire_first(last, "status")));
+}
+
+/* The keeper could not start the script. */
+static int end_before(const struct message *last)
+{
+    witness_dismiss(&step.witness);
+    return obey(last);
 }
 
 static void pass_on(int connection, int number)
@@ -374,6 +383,8 @@ static int pass_signals_on(int connection, int signals)
             return end_without_keeper();
         if (wire_is(&message, "exited"))
             return end_with(&message);
+        if (wire_is(&message, "failed"))
+            return end_before(&message);
         say("%s", wire_first(&message, "text"));
         wire_drop(&message);
     }
@@ -392,8 +403,9 @@ static int accompany(int connection)
     signals = catch_signals();
     /* The keeper starts the script only now, when no signal can be lost any more. */
     wire_add_number(&go, "witness", step.witness.pid);
-    if (!wire_send(connection, &go, NULL, 0))
-        return end_without_keeper();
+    wire_send(connection, &go, NULL, 0); /* if it fails, the keeper's last word says why */
+    wire_drop(&go);
+    wire_drop(&step.request);
     return pass_signals_on(connection, signals);
 }
 
