@@ -26,7 +26,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -108,7 +107,7 @@ static int find_descriptors(void)
     int count = 0;
 
     if (folder == NULL)
-        return 0;
+        die("cannot see which files this step has open");
     while ((entry = readdir(folder)) != NULL) {
         int number = atoi(entry->d_name);
         int flags = entry->d_name[0] == '.' ? -1 : fcntl(number, F_GETFD);
@@ -128,7 +127,8 @@ static int find_descriptors(void)
 static void ask(void)
 {
     int script = script_open(&step.command);
-    char *here = step.command.is_task ? step.command.directory : working_directory();
+    char *named = step.command.directory;
+    char *here = named && *named ? named : working_directory();
 
     step.request = wire_begin("enter");
     for (int i = 0; i < step.count; i++)
@@ -158,6 +158,8 @@ static int connect_to_agent(void)
     while (now_ms() < step.deadline_ms) {
         int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+        if (connection < 0)
+            die("cannot reach the sbridge agent of this node");
         if (connect(connection, (struct sockaddr *)&step.address, sizeof step.address) == 0)
             return connection;
         close(connection);
@@ -180,8 +182,10 @@ static bool wait_for_answer(int connection, struct message *answer)
     return false;
 }
 
+/* Ask to enter, and wait; false, and an empty answer, when the agent went away before. */
 static bool converse(int connection, struct message *answer)
 {
+    *answer = wire_none();
     if (wire_send(connection, &step.request, step.descriptors, step.count))
         witness_start(&step.witness); /* while the agent works */
     else if (errno != EPIPE && errno != ECONNRESET)
@@ -192,13 +196,16 @@ static bool converse(int connection, struct message *answer)
 static char **with_pair(char **environment, const char *pair)
 {
     size_t name = strcspn(pair, "=") + 1, count = 0;
+    bool is_there = false;
     char **more;
 
     for (; environment[count]; count++)
         if (strncmp(environment[count], pair, name) == 0) {
-            environment[count] = (char *)pair;
-            return environment;
+            environment[count] = (char *)pair; /* each of several: who knows which one counts */
+            is_there = true;
         }
+    if (is_there)
+        return environment;
     more = malloc((count + 2) * sizeof *more);
     if (more == NULL)
         die_of_memory();
@@ -223,8 +230,11 @@ static int become(const struct message *answer)
 
     for (const char *pair = NULL; (pair = wire_next(answer, "env", pair));)
         environ = with_pair(environ, pair);
-    if (*directory && chdir(directory) != 0)
-        say("working directory %s: %s; using %s", directory, strerror(errno), working_directory());
+    if (*directory && chdir(directory) != 0) {
+        const char *reason = strerror(errno);
+
+        say("working directory %s: %s; using %s", directory, reason, working_directory());
+    }
     if (*file) {
         snprintf(ignored, sizeof ignored, "%s %s", step.ignores_pipe ? "SIGPIPE" : "",
                  is_ignored(SIGXFSZ) ? "SIGXFSZ" : "");
@@ -246,7 +256,7 @@ static int become(const struct message *answer)
 static int obey(const struct message *answer)
 {
     const char *text = wire_first(answer, "text");
-    int code = atoi(wire_first(answer, "exit_code"));
+    int code = atoi(wire_first(answer, "exit_code")) & 0xff;
 
     if (wire_is(answer, "exec"))
         return become(answer);
@@ -297,7 +307,7 @@ static int end_as(int status)
 
     if (!WIFSIGNALED(status))
         return WEXITSTATUS(status);
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the core was the script's to dump */
+    prctl(PR_SET_DUMPABLE, 0); /* a core was the script's to dump */
     signal(WTERMSIG(status), SIG_DFL);
     sigemptyset(&own);
     sigaddset(&own, WTERMSIG(status));
@@ -341,7 +351,16 @@ static int end_with(struct message *last)
 
         tell_sandbox_gone(*why ? why : "nobody tells why");
     }
+    if (*wire_first(last, "status") == '\0')
+        return fail(FATAL, "nobody tells how the script of this step ended");
     return end_as(atoi(wire_first(last, "status")));
+}
+
+/* The keeper could not start the script. */
+static int end_before(const struct message *last)
+{
+    witness_dismiss(&step.witness);
+    return obey(last);
 }
 
 static void pass_on(int connection, int number)
@@ -372,6 +391,8 @@ static int pass_signals_on(int connection, int signals)
             return end_without_keeper();
         if (wire_is(&message, "exited"))
             return end_with(&message);
+        if (wire_is(&message, "failed"))
+            return end_before(&message);
         say("%s", wire_first(&message, "text"));
         wire_drop(&message);
     }
@@ -386,11 +407,15 @@ static int accompany(int connection)
         witness_dismiss(&step.witness);
         witness_start(&step.witness);
     }
+    witness_settle(&step.witness);
     signals = catch_signals();
+    if (signals < 0)
+        die("cannot see this step's signals");
     /* The keeper starts the script only now, when no signal can be lost any more. */
     wire_add_number(&go, "witness", step.witness.pid);
-    if (!wire_send(connection, &go, NULL, 0))
-        return end_without_keeper();
+    wire_send(connection, &go, NULL, 0); /* if it fails, the keeper's last word says why */
+    wire_drop(&go);
+    wire_drop(&step.request);
     return pass_signals_on(connection, signals);
 }
 

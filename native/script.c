@@ -123,5 +123,5 @@ bool script_has_command(int script)
             else
                 return true;
         }
-    return false;
+    return got < 0; /* what cannot be read may hold one */
 }

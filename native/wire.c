@@ -25,9 +25,14 @@ static char *put(struct message *message, size_t more)
     return message->bytes + message->length - more;
 }
 
+struct message wire_none(void)
+{
+    return (struct message){NULL, 0, -1};
+}
+
 struct message wire_begin(const char *kind)
 {
-    struct message message = {NULL, 0, -1};
+    struct message message = wire_none();
 
     memcpy(put(&message, strlen(kind)), kind, strlen(kind));
     return message;
@@ -100,36 +105,40 @@ bool wire_send(int connection, const struct message *message, const int *descrip
     return true;
 }
 
-/* Take the descriptor that came with the header; more than one never does. */
-static void take_descriptor(struct msghdr *whole, struct message *message)
+static int descriptor_of(struct msghdr *whole)
 {
     struct cmsghdr *part = CMSG_FIRSTHDR(whole);
+    int descriptor = -1;
 
     if (part != NULL && part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS)
-        memcpy(&message->descriptor, CMSG_DATA(part), sizeof message->descriptor);
+        memcpy(&descriptor, CMSG_DATA(part), sizeof descriptor);
+    return descriptor;
 }
 
-static bool receive_exactly(int connection, char *bytes, size_t length, struct message *message)
+/* Receive so many bytes, and a descriptor unless one came before; the kernel closes others. */
+static bool receive_exactly(int connection, char *bytes, size_t length, int *descriptor)
 {
     while (length > 0) {
         union {
             struct cmsghdr align;
-            char space[CMSG_SPACE(sizeof(int))];
+            char space[CMSG_LEN(sizeof(int))];
         } rights;
         struct iovec part = {bytes, length};
-        struct msghdr whole = {
-            .msg_iov = &part,
-            .msg_iovlen = 1,
-            .msg_control = rights.space,
-            .msg_controllen = sizeof rights.space,
-        };
-        ssize_t got = recvmsg(connection, &whole, MSG_CMSG_CLOEXEC);
+        struct msghdr whole = {.msg_iov = &part, .msg_iovlen = 1};
+        ssize_t got;
+
+        if (*descriptor < 0) {
+            whole.msg_control = rights.space;
+            whole.msg_controllen = sizeof rights.space;
+        }
+        got = recvmsg(connection, &whole, MSG_CMSG_CLOEXEC);
 
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
             return false;
-        take_descriptor(&whole, message);
+        if (*descriptor < 0)
+            *descriptor = descriptor_of(&whole);
         bytes += got;
         length -= got;
     }
@@ -141,13 +150,14 @@ bool wire_receive(int connection, struct message *message)
     uint8_t header[HEADER_BYTES];
     size_t length = 0;
 
-    *message = (struct message){NULL, 0, -1};
-    if (!receive_exactly(connection, (char *)header, sizeof header, message))
-        return false;
-    for (int i = 0; i < HEADER_BYTES; i++)
-        length = length << 8 | header[i];
-    if (length <= MOST_BYTES && receive_exactly(connection, put(message, length), length, message))
-        return true;
+    *message = wire_none();
+    if (receive_exactly(connection, (char *)header, sizeof header, &message->descriptor)) {
+        for (int i = 0; i < HEADER_BYTES; i++)
+            length = length << 8 | header[i];
+        if (length <= MOST_BYTES &&
+            receive_exactly(connection, put(message, length), length, &message->descriptor))
+            return true;
+    }
     wire_drop(message);
     return false;
 }
@@ -157,7 +167,7 @@ void wire_drop(struct message *message)
     free(message->bytes);
     if (message->descriptor >= 0)
         close(message->descriptor);
-    *message = (struct message){NULL, 0, -1};
+    *message = wire_none();
 }
 
 bool wire_is(const struct message *message, const char *kind)

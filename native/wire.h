@@ -14,6 +14,9 @@ struct message {
     int descriptor; /* that came with it, or -1 */
 };
 
+/* No message; it has no fields, and may be dropped. */
+struct message wire_none(void);
+
 /* Begin a message of this kind; wire_drop frees it. */
 struct message wire_begin(const char *kind);
 

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAW_MS = 50 };
+enum { SAW_MS = 50, BEGIN_MS = 1000, WATCHES = 0 /* no signal has this number */ };
 
 int catch_signals(void)
 {
@@ -35,11 +35,13 @@ int read_signal(int signals)
 static void watch(int reports)
 {
     struct pollfd waiting = {.events = POLLIN};
-    uint8_t number;
+    uint8_t number = WATCHES;
 
     if (close_range(0, reports - 1, 0) != 0 || close_range(reports + 1, ~0U, 0) != 0)
         return;
     waiting.fd = catch_signals();
+    if (waiting.fd < 0 || write(reports, &number, 1) < 0)
+        return;
     for (;;) {
         if (poll(&waiting, 1, -1) < 0 && errno != EINTR)
             return;
@@ -72,20 +74,22 @@ void witness_start(struct witness *witness)
     }
 }
 
-bool witness_saw(struct witness *witness, int number)
+static bool has_seen(struct witness *witness, int number, long wait_ms)
 {
     struct pollfd waiting = {.fd = witness->reports, .events = POLLIN};
     struct timespec now, end;
     uint8_t numbers[64];
 
+    if (witness->pid == 0)
+        return false;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_nsec += SAW_MS * 1000000;
-    while (witness->pid != 0 && witness->seen[number] == 0) {
+    end.tv_nsec += wait_ms * 1000000;
+    while (witness->seen[number] == 0) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         long left_ms = (end.tv_sec - now.tv_sec) * 1000 + (end.tv_nsec - now.tv_nsec) / 1000000;
         ssize_t got;
 
-        if (left_ms <= 0 || poll(&waiting, 1, (int)left_ms) == 0)
+        if (left_ms <= 0 || poll(&waiting, 1, (int)left_ms) <= 0)
             return false;
         got = read(witness->reports, numbers, sizeof numbers);
         if (got <= 0)
@@ -93,7 +97,18 @@ bool witness_saw(struct witness *witness, int number)
         for (ssize_t i = 0; i < got; i++)
             witness->seen[numbers[i]]++;
     }
-    if (witness->pid == 0)
+    return true;
+}
+
+void witness_settle(struct witness *witness)
+{
+    has_seen(witness, WATCHES, BEGIN_MS);
+    memset(witness->seen, 0, sizeof witness->seen);
+}
+
+bool witness_saw(struct witness *witness, int number)
+{
+    if (!has_seen(witness, number, SAW_MS))
         return false;
     witness->seen[number]--;
     return true;

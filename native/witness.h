@@ -9,16 +9,24 @@
 #define WITNESS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct witness {
     pid_t pid; /* 0: there is none */
     int reports;
-    unsigned seen[65]; /* how often each signal was seen and not asked for yet */
+    unsigned seen[UINT8_MAX + 1]; /* how often each signal was seen and not asked for yet */
 };
 
 /* Fork it; the child keeps nothing open: who reads the step's files must see their end. */
 void witness_start(struct witness *witness);
+
+/* Wait until it sees signals, and forget those before.
+ *
+ * On a busy node it may not have run yet; and what this process let pass, as it does SIGWINCH, is
+ * never asked for.
+ */
+void witness_settle(struct witness *witness);
 
 /* Whether the witness got signal `number` as well, now or within a few milliseconds. */
 bool witness_saw(struct witness *witness, int number);

@@ -46,12 +46,11 @@ void say(const char *format, ...)
     va_start(arguments, format);
     line = compose(format, arguments);
     va_end(arguments);
-    if (said != NULL && strcmp(said, line) == 0) {
-        free(line);
+    if ((said != NULL && strcmp(said, line) == 0) || strlen(line) <= sizeof NAME) {
+        free(line); /* nothing, or nothing new */
         return;
     }
-    if (strlen(line) > sizeof NAME) /* words of nobody are none */
-        print(line);
+    print(line);
     free(said);
     said = line;
 }
@@ -73,4 +72,9 @@ void die_of_memory(void)
 {
     print("sbridge: no memory is left for sbridge-run; ask for more with --mem\n");
     _exit(1);
+}
+
+void die(const char *what)
+{
+    _exit(fail(1, "%s: %s", what, strerror(errno)));
 }

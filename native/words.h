@@ -10,6 +10,9 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Say why this ends; returns the exit code `code`. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* End because of errno. */
+void die(const char *what) __attribute__((noreturn));
+
 void die_of_memory(void) __attribute__((noreturn));
 
 #endif

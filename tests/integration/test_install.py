@@ -33,10 +33,14 @@ def prefix(tmp_path_factory) -> Path:
 def install(tree, prefix) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Install the copy into the prefix."""
 
-    def run(*options: str, path: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *options: str, path: str = "", compiler: str = "", **changes: str
+    ) -> subprocess.CompletedProcess[str]:
         given = {"--prefix": str(prefix), "--cache": str(CACHE)} | changes
         words = [word for pair in given.items() for word in pair]
         environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}".lstrip(":")}
+        if compiler:
+            environment["CC"] = compiler
         command = [str(tree / "scripts/install"), *words, *options]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -77,15 +81,15 @@ def test_a_hook_does_nothing_for_a_plain_job(installed, hook):
 
 
 @pytest.mark.parametrize(
-    "name", ["libexec/sbridge-run", "bin/sbridge-prolog", "bin/sbridge-epilog"]
+    "name", ["libexec/sbridge-stand-in", "bin/sbridge-prolog", "bin/sbridge-epilog"]
 )
 def test_launchers_start_python_isolated_and_without_site(installed, name):
     first = (installed / name).read_text().splitlines()[0]
     assert first == f"#!{installed}/venv/bin/python -IS"
 
 
-def test_sbridge_run_starts_by_the_program_before_it(installed):
-    """As the interpreter of a script, too, which is how Slurm starts it."""
+def test_sbridge_run_starts_as_a_program_and_as_an_interpreter(installed):
+    """Slurm starts it as the interpreter of a script."""
     script = installed / "script"
     script.write_text(f"#!{installed}/bin/sbridge-run /bin/sh -e\n")
     script.chmod(0o755)
@@ -95,19 +99,80 @@ def test_sbridge_run_starts_by_the_program_before_it(installed):
         assert b"sbridge: not inside a Slurm job" in ended.stderr
 
 
-def test_where_no_program_can_be_made_sbridge_run_is_the_script_itself(install, tree, prefix):
-    module = tree / "bridge/executable.py"
-    before = module.read_text()
+def test_sbridge_run_needs_no_library_of_the_node(installed):
+    program = (installed / "bin/sbridge-run").read_bytes()
+    assert program.startswith(b"\x7fELF")
+    assert b"/ld-linux" not in program
+    broken = {"LD_PRELOAD": "/etc/passwd", "LD_LIBRARY_PATH": "/no/such", "LD_DEBUG": "all"}
+    ended = subprocess.run(
+        [installed / "bin/sbridge-run"], env=broken, capture_output=True, check=False
+    )
+    assert ended.stderr.startswith(b"sbridge: usage: ")
+
+
+def test_sbridge_run_is_compiled_anew_when_its_source_changes(install, installed, tree):
+    source = tree / "native/run.c"
+    text = source.read_text()
+    source.write_text(text.replace("usage: ", "use it so: "))
     try:
-        module.write_text(before.replace('"x86_64"', '"another"'))
         assert install().returncode == 0
-        runner, script = prefix / "bin/sbridge-run", prefix / "libexec/sbridge-run"
-        assert runner.read_bytes() == script.read_bytes()
-        assert os.access(runner, os.X_OK)
+        ended = subprocess.run([installed / "bin/sbridge-run"], capture_output=True, check=False)
     finally:
-        module.write_text(before)
-        assert install().returncode == 0
-    assert runner.read_bytes() != script.read_bytes()
+        source.write_text(text)
+    assert ended.stderr.startswith(b"sbridge: use it so: ")
+
+
+def test_what_the_version_before_had_in_libexec_goes(install, prefix):
+    left = prefix / "libexec/sbridge-run"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("#!/opt/sbridge/venv/bin/python -IS\n")
+    runner = prefix / "bin/sbridge-run"
+    runner.unlink(missing_ok=True)
+    runner.parent.mkdir(parents=True, exist_ok=True)
+    runner.write_bytes(b"\x7fELF")  # was a file of its own
+    assert install(**{"--run-dir": "/run/after"}).returncode == 0
+    assert not left.exists()
+    assert runner.readlink() == Path("../venv/bin/sbridge-run")
+
+
+def without_static_library(folder: Path) -> str:
+    """Give a compiler that links with no library."""
+    program(folder / "cc", 'exec cc -nostdlib "$@"')
+    return str(folder / "cc")
+
+
+@pytest.fixture(params=["no-compiler", "no-static-library"])
+def poor(request, tmp_path) -> tuple[str, str]:
+    """Give a compiler that cannot do it, and what is said of it."""
+    if request.param == "no-compiler":
+        return "/no/such/cc", "there is no C compiler '/no/such/cc'; sbridge-run is compiled"
+    compiler = without_static_library(tmp_path)
+    return compiler, f"'{compiler}' could not compile sbridge-run"
+
+
+def test_without_what_compiles_nothing_is_installed(install, tmp_path, poor):
+    compiler, words = poor
+    prefix = tmp_path / "prefix"
+    ended = install(compiler=compiler, **{"--prefix": str(prefix)})
+    assert ended.returncode == 1
+    assert f"scripts/install: {words}" in ended.stderr
+    assert (
+        "apt-get install gcc libc6-dev; on Red Hat's: dnf install gcc glibc-static" in ended.stderr
+    )
+    assert not [path for name in ("bin/*", "venv", ".installed") for path in prefix.glob(name)]
+
+
+def test_without_what_compiles_the_version_before_stays_in_force(install, installed, poor):
+    def state():
+        return [(path, path.lstat().st_mtime_ns) for path in installed.glob("[!.v]*/*")] + [
+            (installed / "venv").readlink()
+        ]
+
+    before = state()
+    assert install(compiler=poor[0], **{"--run-dir": "/run/other"}).returncode == 1
+    assert state() == before
+    ended = install(compiler=poor[0])
+    assert ended.stdout == f"{installed} is up to date.\n"
 
 
 def test_shipped_files_name_this_installation(install, installed):
@@ -123,7 +188,8 @@ def test_shipped_files_name_this_installation(install, installed):
         f"Prolog={installed}/bin/sbridge-prolog\n"
         in (installed / "share/slurm-conf/sbridge.conf").read_text()
     )
-    assert '"/run/elsewhere"' in (installed / "libexec/sbridge-run").read_text()
+    for name in ("bin/sbridge-prolog", "bin/sbridge-run"):
+        assert b"/run/elsewhere" in (installed / name).read_bytes()
 
 
 @pytest.mark.parametrize(
