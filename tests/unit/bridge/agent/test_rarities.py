@@ -59,6 +59,7 @@ def child_of(caller):
     """Return the pid of a child that has taken what is `caller`'s, and waits."""
     process = kernel.open_process(caller)
     taken, tell = os.pipe()
+    permission, permit = os.pipe()
     read = Rarities.of(caller, process)
     told = Rarities.told(wire.Message("enter", read.orders()))
     assert told == read
@@ -67,14 +68,16 @@ def child_of(caller):
         try:
             told.take()
             os.write(tell, b"!")
+            os.read(permission, 1)  # an exec under way takes over what was there when it began
             os.execv("/bin/sleep", ["sleep", "60"])
         finally:
             os._exit(1)
     os.read(taken, 1)
     told.hand_on(pid)
+    os.write(permit, b"!")
     os.close(tell)
     assert os.read(taken, 1) == b""  # it executed, or ended
-    for descriptor in (process, taken):
+    for descriptor in (process, taken, permission, permit):
         os.close(descriptor)
     return pid
 
