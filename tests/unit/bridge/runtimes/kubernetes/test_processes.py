@@ -43,7 +43,9 @@ def started(tmp_path):
         script = f"echo $$ >{folder}/cgroup.procs; {UNSHARE} setpriv --reuid {owner} {program}"
         running.append(stack.enter_context(subprocess.Popen(["bash", "-c", script])))
         child = Path(f"/proc/{running[-1].pid}/task/{running[-1].pid}/children")
-        wait_until(lambda: children(child) and b"/sbridge/init" in command(children(child)[0]))
+        wait_until(
+            lambda: children(child) and command(children(child)[0]).startswith(b"/sbridge/init")
+        )
         inits.append(kernel.open_process(int(children(child)[0])))
         return int(children(child)[0])
 
