@@ -20,6 +20,7 @@ from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
 from bridge.slurm.errand import JOB_NAME, KEPT
 from bridge.slurm.jobs import NodeShare
+from bridge.slurm.srun import HOST_FILE
 
 # As Docker's reference grammar; and no name that containers/image takes for a way to local files.
 _NAME = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -260,12 +261,13 @@ def _taken_back(pairs: list[bytes]) -> list[bytes]:
     """Return the environment with the names that `KEPT` hid from the node's srun.
 
     What has its own name was given to srun by --export, or by the site, and counts; but srun sets
-    the job's name itself.
+    the job's name itself, and was told another name of the file of hosts.
     """
     names = {pair.partition(b"=")[0] for pair in pairs}
-    if KEPT + JOB_NAME in names:
-        pairs = [pair for pair in pairs if not pair.startswith(JOB_NAME + b"=")]
-        names.discard(JOB_NAME)
+    for name in (JOB_NAME, HOST_FILE):
+        if KEPT + name in names:
+            pairs = [pair for pair in pairs if not pair.startswith(name + b"=")]
+            names.discard(name)
     hidden = (pair for pair in pairs if pair.startswith(KEPT))
     newer = {pair for pair in hidden if pair.partition(b"=")[0].removeprefix(KEPT) in names}
     return [pair.removeprefix(KEPT) for pair in pairs if pair not in newer]

@@ -141,8 +141,8 @@ class _Becoming:
         program = os.path.join(self._errand.bin_dir, self._errand.name)
         argv = [self._errand.name, *self._rewritten()]
         environment = for_the_node(self._environment)
-        if self._has_tasks_inside() and not srun.is_named(self._arguments):
-            environment |= kept_job_name(self._environment)
+        if self._has_tasks_inside():
+            environment = self._with_kept(environment)
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
         for number in self._asking.ignored - _UNCATCHABLE:
@@ -151,6 +151,24 @@ class _Becoming:
             os.execve(program, [os.fsencode(word) for word in argv], environment)
         except OSError as error:
             raise ErrandError(f"the node has no {program}: {error.strerror}") from error
+
+    def _with_kept(self, environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return srun's environment, from which tasks get back what srun shall see otherwise."""
+        result = dict(environment)
+        if not srun.is_named(self._arguments):
+            result |= kept_job_name(environment)
+        if directory := result.pop(srun.WORKING_DIR, b""):
+            result[KEPT + srun.WORKING_DIR] = directory
+        path = os.fsdecode(result.get(srun.HOST_FILE, b""))
+        if path and (shown := self._shown_to_srun(path)) != path:
+            result |= {srun.HOST_FILE: shown.encode(), KEPT + srun.HOST_FILE: os.fsencode(path)}
+        return result
+
+    def _shown_to_srun(self, path: str) -> str:
+        """Return by which path srun finds a file that was opened here, unless it is the node's."""
+        if path not in self._opened or self._is_shared(path):
+            return path
+        return f"/proc/self/fd/{self._opened[path]}"
 
     def _take_limits(self) -> tuple[int, int]:
         """Take the asking process's limits but the returned one, which would be in the way here."""
@@ -178,7 +196,7 @@ class _Becoming:
 
     def _rewritten(self) -> list[str]:
         if self._errand.name == "sbcast":
-            return sbcast.shared(self._arguments, self._opened, self._is_shared_folder)
+            return sbcast.shared(self._arguments, self._opened, self._is_shared)
         if not self._has_tasks_inside():
             return self._arguments
         tasks = srun.Tasks(
@@ -187,8 +205,10 @@ class _Becoming:
             self._is_at_home,
             os.path.isdir,
             self._wrapped_programs,
+            os.fsdecode(self._environment.get(srun.WORKING_DIR, b"")),
         )
-        return srun.wrap(srun.with_exports(self._arguments, exported), tasks)
+        arguments = srun.with_exports(self._arguments, exported)
+        return srun.wrap(srun.with_host_files(arguments, self._shown_to_srun), tasks)
 
     def _has_tasks_inside(self) -> bool:
         """Whether this starts tasks of the very job, which are to enter its sandboxes."""
@@ -200,23 +220,30 @@ class _Becoming:
     def _open_inside(self, files: dict[int, int]) -> None:
         """Open the files that the command reads itself and that may be the sandbox's only."""
         for path in self._inside_paths():
-            own = _OWN_FILE.fullmatch(path)
-            if own is None:
-                ours = self._open(path)
-            elif int(own[1] or 0) in files:
-                ours = files[int(own[1] or 0)]
-            else:
-                continue
-            # Stays open for the command, which may read it by its name in /proc/self/fd.
-            self._opened[path] = fcntl.fcntl(ours, fcntl.F_DUPFD, _HIGH_DESCRIPTOR)
+            self._open_one(path, files)
+        if self._has_tasks_inside():
+            for path in srun.host_files(self._arguments, self._environment):
+                with contextlib.suppress(ErrandError):  # srun will say so itself
+                    self._open_one(path, files)
+
+    def _open_one(self, path: str, files: dict[int, int]) -> None:
+        own = _OWN_FILE.fullmatch(path)
+        if own is None:
+            ours = self._open(path)
+        elif int(own[1] or 0) in files:
+            ours = files[int(own[1] or 0)]
+        else:
+            return
+        # Stays open for the command, which may read it by its name in /proc/self/fd.
+        self._opened[path] = fcntl.fcntl(ours, fcntl.F_DUPFD, _HIGH_DESCRIPTOR)
 
     def _inside_paths(self) -> list[str]:
         if self._has_tasks_inside():
             return srun.program_files(self._arguments)
         return sbcast.paths_inside(self._arguments) if self._errand.name == "sbcast" else []
 
-    def _is_shared_folder(self, path: str) -> bool:
-        """Whether the sandbox's folder, which is open, is the node's of the same path too."""
+    def _is_shared(self, path: str) -> bool:
+        """Whether what is open of the sandbox is at the same path on the node too."""
         there = os.fstat(self._opened[path])
         try:
             here = os.stat(os.path.join(self._directory, path))

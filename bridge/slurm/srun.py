@@ -4,6 +4,7 @@ Before the command of every component (`srun a : b` has two) goes sbridge-run, w
 sandbox and becomes the command there. The options are srun's own business and stay as they are.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ TABLE = Table(
     _SHORT,
 )
 _BETWEEN = ":"
+HOST_FILE = b"SLURM_HOSTFILE"
+WORKING_DIR = b"SLURM_WORKING_DIR"  # what --chdir says, unless that is there
 
 
 class UnsupportedError(Exception):
@@ -67,7 +70,8 @@ class Tasks:
 
     `is_at_home` tells whether srun is in that directory on the node too, `has_directory`
     whether the node has another one, and `rewrite` takes the path of
-    a --multi-prog file and `wrap_programs`, and returns the path of the wrapped one.
+    a --multi-prog file and `wrap_programs`, and returns the path of the wrapped one. `named` is
+    the environment's directory for tasks, which srun itself is not told.
     """
 
     runner: str
@@ -75,6 +79,7 @@ class Tasks:
     is_at_home: bool
     has_directory: Callable[[str], bool]
     rewrite: Callable[[str, Callable[[str], str]], str]
+    named: str = ""
 
 
 def job_of(arguments: Sequence[str], environment: dict[bytes, bytes]) -> str:
@@ -92,10 +97,34 @@ def is_named(arguments: Sequence[str]) -> bool:
 
 def with_exports(arguments: Sequence[str], rewrite: Callable[[str], str]) -> list[str]:
     """Return the command line with the value of every --export as `rewrite` has it."""
+    return _with_values(arguments, lambda option: option.name == "export", rewrite)
+
+
+def host_files(arguments: Sequence[str], environment: dict[bytes, bytes]) -> list[str]:
+    """Return the paths of the files of host names that srun reads."""
+    components = _components(arguments)
+    named = [o.value or "" for _, options, _ in components for o in options if _is_host_file(o)]
+    return [path for path in (*named, os.fsdecode(environment.get(HOST_FILE, b""))) if path]
+
+
+def with_host_files(arguments: Sequence[str], rewrite: Callable[[str], str]) -> list[str]:
+    """Return the command line with the path of every file of host names as `rewrite` has it."""
+    return _with_values(arguments, _is_host_file, rewrite)
+
+
+def _is_host_file(option: Option) -> bool:
+    if option.name == "nodelist":
+        return "/" in (option.value or "")
+    return option.name == "nodefile"
+
+
+def _with_values(
+    arguments: Sequence[str], is_meant: Callable[[Option], bool], rewrite: Callable[[str], str]
+) -> list[str]:
     result: list[str] = []
     for words, options, command in _components(arguments):
         for option in options:
-            if option.name == "export" and option.value is not None:
+            if option.value is not None and is_meant(option):
                 last = words[option.end - 1]  # the value alone, or --export=value
                 words[option.end - 1] = last.removesuffix(option.value) + rewrite(option.value)
         result += [_BETWEEN, *words, *command]
@@ -143,7 +172,7 @@ def _wrapped(
             "srun --bcast would copy the program to where no sandbox sees it; put it into a "
             "shared folder and leave --bcast out"
         )
-    directory = _join(tasks.directory, said.get("chdir") or "")
+    directory = _join(tasks.directory, said.get("chdir") or tasks.named)
     mark = [tasks.runner, MARK + quote(directory)]
     name = command[0].rpartition("/")[2]
     if "multi-prog" in said:

@@ -29,7 +29,7 @@ _ROWS = (
         "cd bin; PATH=.:$PATH srun -n1 y -c 'echo $0'; PATH=$PWD:$PATH srun -n1 not-executable\n"
         "srun -n1 ./y -c 'echo $0'; rm y ../odd\n",
         _TWO,
-        shows=("/usr/bin/bash: line 1", "'FOLDER/bin/y', 'FOLDER/bin/y'"),
+        shows=("/usr/bin/bash: line 1", "'FOLDER/bin/./y', 'FOLDER/bin/y'"),
     ),
     Row(
         "Slurm's commands are found by their full path, and by a PATH of the script's own",
@@ -127,6 +127,23 @@ _ROWS = (
         "a step's environment",
         "export MINE='a b'; srun -n1 bash -c 'echo $MINE $SLURM_STEP_NUM_TASKS $SLURM_LOCALID'\n",
         _TWO,
+    ),
+    Row(
+        "SLURM_WORKING_DIR is a step's folder, and --chdir counts before it",
+        "mkdir below /tmp/$SLURM_JOB_ID; export SLURM_WORKING_DIR=$PWD/below\n"
+        "srun -n1 bash -c 'pwd; echo $SLURM_WORKING_DIR'; srun -n1 -D $PWD pwd\n"
+        "SLURM_WORKING_DIR=/tmp/$SLURM_JOB_ID srun -n1 pwd; rmdir /tmp/$SLURM_JOB_ID\n",
+        _TWO,
+        shows=("'FOLDER/below', 'FOLDER/below'", "/tmp/JOB"),
+    ),
+    Row(
+        "a file of host names is srun's wherever it is",
+        "file=/tmp/$SLURM_JOB_ID; scontrol show hostnames | sed p >$file\n"
+        "export SLURM_HOSTFILE=$file; srun -n4 -m arbitrary bash -c 'echo $SLURM_PROCID on node "
+        "$SLURM_NODEID by $SLURM_HOSTFILE'\nunset SLURM_HOSTFILE; srun -n2 -w $file echo by -w\n"
+        "cp $file own; SLURM_HOSTFILE=own srun -n4 -m arbitrary echo by own; rm $file\n",
+        ("-n", "4", "-N", "2"),
+        shows=("3 on node 1 by /tmp/JOB", "by -w", "by own"),
     ),
     Row("a step's folder", "mkdir below; cd below; srun -n1 pwd\n", _TWO),
     Row("a step of more than there is", "srun -n9 --immediate=1 true; echo $?\n", _TWO),

@@ -120,3 +120,21 @@ def test_a_directory_survives_its_mark_without_a_word_that_needs_quoting(path):
 )
 def test_whether_a_step_is_named_is_found_in_any_component(arguments, is_named):
     assert srun.is_named(arguments) == is_named
+
+
+def test_files_of_host_names_are_found_and_rewritten_and_names_of_hosts_are_not():
+    words = ["-w", "n1,n2", "a", ":", "-lw/tmp/h", "b", "-w/x", ":", "--nodefile", "h", "c"]
+    assert srun.host_files(words, {}) == ["/tmp/h", "h"]
+    assert srun.host_files(["a"], {b"SLURM_HOSTFILE": b"/\xff"}) == ["/\udcff"]
+    assert srun.with_host_files(words, lambda path: f"<{path}>") == [
+        *("-w", "n1,n2", "a", ":", "-lw</tmp/h>", "b", "-w/x", ":", "--nodefile", "<h>", "c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "directory"),
+    [([], "/here/below"), (["-D", "/other"], "/other"), (["-Dx"], "/here/x")],
+)
+def test_the_environments_directory_counts_where_none_is_named(words, directory):
+    tasks = srun.Tasks("/run", "/here", True, lambda _: True, lambda path, _: path, "below")
+    assert task.MARK + task.quote(directory) in srun.wrap([*words, "x"], tasks)
