@@ -120,8 +120,10 @@ def test_what_it_let_pass_while_it_waited_counts_for_nothing_later(agent, number
     step = agent.start("/bin/sh", before=ignoring(signal.SIGHUP))
     line = agent.accept()
     line.hear()
-    witness_of(step)
+    witness = witness_of(step)
     os.killpg(step.pid, number)
+    wait_for(lambda: int(status_of(witness, "ShdPnd"), 16) == 0)
+    wait_for(lambda: status_of(witness, "State").startswith("S"))  # and has told of it
     line.say("entered")
     assert line.hear().kind == "go"
     os.kill(step.pid, number)
