@@ -136,7 +136,7 @@ static void ask(void)
     for (int i = 0; i < step.command.count; i++)
         wire_add_text(&step.request, "arg", step.command.argv[i]);
     for (char **pair = environ; *pair; pair++)
-        if (strchr(*pair, '='))
+        if (**pair != '=' && strchr(*pair, '=')) /* what has a name */
             wire_add_text(&step.request, "env", *pair);
     wire_add_text(&step.request, "cwd", here);
     wire_add_text(&step.request, "runner", RUNNER);
