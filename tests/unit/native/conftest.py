@@ -89,7 +89,7 @@ def installed_program(built: Built) -> Path:
 
 @pytest.fixture(scope="session")
 def sanitized_program(built: Built) -> Path:
-    return built.sanitized("sanitized", "RETRY_MS=10")
+    return built.sanitized("sanitized", "RETRY_MS=10", "SEE_OFF_MS=60000")
 
 
 @pytest.fixture(scope="session")
