@@ -14,6 +14,7 @@ from tests.unit.native.played_agent import ROOT, Agent
 
 _WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 _SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+_SANITIZERS += ["-ftrivial-auto-var-init=pattern"]  # what nobody has set is garbage
 # Where they write what they find: the witness has no stderr. What an exit frees is no leak.
 _OPTIONS = """
 const char *__asan_default_options(void) {{ return "detect_leaks=0:log_path={log}"; }}
