@@ -42,7 +42,7 @@ def main() -> int:
     ignored, file, *argv = map(os.fsencode, sys.argv[1:])
     with open("/proc/self/environ", "rb") as own:  # Python may have added to its own
         pairs = (entry.partition(b"=") for entry in own.read().split(b"\0"))
-        environment = {key: value for key, equals, value in pairs if equals}
+        environment = {key: value for key, equals, value in pairs if key and equals}
     try:
         argv = substitute(argv, file, environment)
         for name in _IGNORED_BY_PYTHON - {*os.fsdecode(ignored).split()}:
@@ -52,7 +52,10 @@ def main() -> int:
         refusal = error
     except OSError as error:
         refusal = cannot_start(file, argv, error)
-    os.write(2, os.fsencode(f"sbridge: {refusal}\n"))
+    try:
+        os.write(2, os.fsencode(f"sbridge: {refusal}\n"))
+    except OSError:
+        pass  # the step has no stderr
     return refusal.exit_code
 
 

@@ -43,12 +43,14 @@
 #ifndef RETRY_MS
 #define RETRY_MS 250
 #endif
+#ifndef SEE_OFF_MS
+#define SEE_OFF_MS 1000
+#endif
 
 enum {
     FATAL = 1,
     MOST_OPEN = 62, /* a message holds 64 descriptors, and two are the agent's */
     WHY_TIMEOUT_S = 5,
-    SEE_OFF_MS = 1000,
 };
 
 static struct {
@@ -136,7 +138,7 @@ static void ask(void)
     for (int i = 0; i < step.command.count; i++)
         wire_add_text(&step.request, "arg", step.command.argv[i]);
     for (char **pair = environ; *pair; pair++)
-        if (strchr(*pair, '='))
+        if (**pair != '=' && strchr(*pair, '=')) /* what has a name */
             wire_add_text(&step.request, "env", *pair);
     wire_add_text(&step.request, "cwd", here);
     wire_add_text(&step.request, "runner", RUNNER);
@@ -342,6 +344,7 @@ static int end_without_keeper(void)
 static int end_with(struct message *last)
 {
     struct pollfd keeper = {.fd = last->descriptor, .events = POLLIN};
+    const char *status = wire_first(last, "status");
 
     witness_dismiss(&step.witness);
     if (keeper.fd >= 0)
@@ -351,9 +354,9 @@ static int end_with(struct message *last)
 
         tell_sandbox_gone(*why ? why : "nobody tells why");
     }
-    if (*wire_first(last, "status") == '\0')
+    if (*status < '0' || *status > '9')
         return fail(FATAL, "nobody tells how the script of this step ended");
-    return end_as(atoi(wire_first(last, "status")));
+    return end_as(atoi(status));
 }
 
 /* The keeper could not start the script. */

@@ -14,6 +14,7 @@ from tests.unit.native.played_agent import ROOT, Agent
 
 _WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 _SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+_SANITIZERS += ["-ftrivial-auto-var-init=pattern"]  # what nobody has set is garbage
 # Where they write what they find: the witness has no stderr. What an exit frees is no leak.
 _OPTIONS = """
 const char *__asan_default_options(void) {{ return "detect_leaks=0:log_path={log}"; }}
@@ -89,7 +90,7 @@ def installed_program(built: Built) -> Path:
 
 @pytest.fixture(scope="session")
 def sanitized_program(built: Built) -> Path:
-    return built.sanitized("sanitized", "RETRY_MS=10")
+    return built.sanitized("sanitized", "RETRY_MS=10", "SEE_OFF_MS=60000")
 
 
 @pytest.fixture(scope="session")

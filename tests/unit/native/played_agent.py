@@ -89,6 +89,7 @@ class Agent:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.settimeout(PATIENCE_S)
         self._listener.bind(str(self._folder / "agent.sock"))
+        (self._folder / "agent.sock").chmod(0o666)
         self._listener.listen()
 
     def vanish(self) -> None:
@@ -131,14 +132,19 @@ class Agent:
         self._lines.append(line)
         return line
 
-    def accept_within(self, time_s: float) -> None:
-        """Let somebody in for a moment, if he comes."""
+    def refuse_within(self, time_s: float, kind: str | None = "failed") -> None:
+        """Send away who comes within some time, with a word or without."""
         assert self._listener is not None
         self._listener.settimeout(time_s)
         try:
-            self._listener.accept()[0].close()
+            line = Line(self._listener.accept()[0])
         except TimeoutError:
-            pass
+            return
+        if kind is not None:
+            message, line.descriptors = wire.receive(line.socket)
+            if message is not None:  # nobody gave up
+                line.say(kind, ("text", b"no"), ("exit_code", b"3"))
+        line.end()
 
     def enter(
         self, *argv: str | bytes, **options: Any
@@ -153,13 +159,13 @@ class Agent:
         return step, line, int(go.first("witness"))
 
     def close(self) -> None:
+        assert self._listener is not None
+        self._listener.close()
         for line in self._lines:
             line.end()
         for step in self._steps:
             step.kill()
             step.communicate(timeout=PATIENCE_S)
-        assert self._listener is not None
-        self._listener.close()
         shutil.rmtree(self._folder)
 
 

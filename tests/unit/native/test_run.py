@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from tests.unit.native.played_agent import (
     wait_for,
 )
 
+NOBODY = 65533
 STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
 HARMLESS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
 DEADLY = sorted(signal.valid_signals() - STOPPING - HARMLESS)
@@ -82,7 +84,8 @@ def test_the_environment_arrives_as_it_was_given(agent):
         b"LD_PRELOAD=/no/such",
     ]
     agent.start("/bin/sh", pairs=pairs)
-    assert agent.accept().hear().every("env") == [pair for pair in pairs if b"=" in pair]
+    nameless = {b"=odd", b"==", b"no pair", b""}  # no shell could use them, and no Python pass on
+    assert agent.accept().hear().every("env") == [pair for pair in pairs if pair not in nameless]
 
 
 def test_six_megabytes_of_environment_and_arguments_arrive(agent):
@@ -358,11 +361,27 @@ def test_an_agent_that_never_comes_is_not_waited_for_for_ever(impatient):
     impatient.listen()
 
 
+def test_a_step_that_cannot_send_its_files_tries_again(agent):
+    """Linux bounds how many files of a user are on their way, but for those of root."""
+
+    def narrow():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))
+        if os.geteuid() == 0:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+
+    steps = [agent.start("/bin/sh", before=narrow) for _ in range(6)]
+    ready, _, _ = select.select([step.stderr for step in steps], [], [], PATIENCE_S)
+    assert ready[0].readline() == GONE.encode()
+    while any(step.poll() is None for step in steps):
+        agent.refuse_within(0.05)
+    assert {ended(step)[0] for step in steps} == {3}
+
+
 def test_agents_that_never_answer_are_not_asked_for_ever(impatient):
     step = impatient.start("/bin/sh")
     asked = 0
     while step.poll() is None and asked < 1000:
-        impatient.accept_within(0.05)
+        impatient.refuse_within(0.05, None)
         asked += 1
     code, said = ended(step)
     assert code == 1
@@ -593,7 +612,7 @@ def test_it_leaves_no_core_of_its_own(fast, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("answer", [[("status", b"")], []])
+@pytest.mark.parametrize("answer", [[("status", b"")], [("status", b"x")], []])
 def test_an_end_without_a_status_is_no_success(checked, answer):
     step, line, _ = checked.enter()
     line.say("exited", *answer)
@@ -611,20 +630,19 @@ def process():
     os.close(descriptor)
 
 
-def test_it_ends_after_its_keeper(agent, process):
+def test_it_ends_after_its_keeper(checked, process):
+    """For which this program would wait for longer than the test."""
     keeper, descriptor = process
-    step, line, witness = agent.enter()
+    step, line, witness = checked.enter()
     line.say(*exited(5 << 8), descriptors=[descriptor])
     wait_for(lambda: status_of(witness, "State") == "")
     assert step.poll() is None
     keeper.kill()
-    began = time.monotonic()
     assert ended(step) == (5, "")
-    assert time.monotonic() - began < 0.9
 
 
-def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(agent, process):
-    step, line, _ = agent.enter()
+def test_a_keeper_that_does_not_end_is_not_waited_for_for_ever(fast, process):
+    step, line, _ = fast.enter()
     line.say(*exited(5 << 8), descriptors=[process[1]])
     assert ended(step) == (5, "")
 
