@@ -366,12 +366,12 @@ static int end_before(const struct message *last)
     return obey(last);
 }
 
-static void pass_on(int connection, int number)
+static void pass_on(int connection, struct signal signal)
 {
     struct message told = wire_begin("signal");
 
-    wire_add_number(&told, "number", number);
-    wire_add_text(&told, "group", witness_saw(&step.witness, number) ? "1" : "");
+    wire_add_number(&told, "number", signal.number);
+    wire_add_text(&told, "group", witness_saw(&step.witness, signal) ? "1" : "");
     /* If it fails, the script has ended; the keeper's last word is still to be read. */
     wire_send(connection, &told, NULL, 0);
     wire_drop(&told);
@@ -381,13 +381,13 @@ static int pass_signals_on(int connection, int signals)
 {
     struct pollfd waiting[] = {{signals, POLLIN, 0}, {connection, POLLIN, 0}};
     struct message message;
-    int number;
+    struct signal signal;
 
     for (;;) {
         if (poll(waiting, 2, -1) < 0)
             continue;
-        while ((number = read_signal(signals)) != 0)
-            pass_on(connection, number);
+        while ((signal = read_signal(signals)).number != 0)
+            pass_on(connection, signal);
         if (waiting[1].revents == 0)
             continue;
         if (!wire_receive(connection, &message))

@@ -28,8 +28,17 @@ void witness_start(struct witness *witness);
  */
 void witness_settle(struct witness *witness);
 
-/* Whether the witness got signal `number` as well, now or within a few milliseconds. */
-bool witness_saw(struct witness *witness, int number);
+struct signal {
+    int number; /* 0: none */
+    pid_t sender; /* 0: the kernel */
+};
+
+/* Whether the witness got this signal as well, now or soon.
+ *
+ * slurmstepd signals one process after the other, so this waits for some milliseconds; longer while
+ * the sender or the witness are about to run, and do not get to.
+ */
+bool witness_saw(struct witness *witness, struct signal signal);
 
 /* End it; twice is fine. */
 void witness_dismiss(struct witness *witness);
@@ -40,7 +49,7 @@ void witness_dismiss(struct witness *witness);
  */
 int catch_signals(void);
 
-/* Read the next signal's number; 0 for none. */
-int read_signal(int signals);
+/* Read the next signal. */
+struct signal read_signal(int signals);
 
 #endif

@@ -8,6 +8,7 @@ state it then has tells the rest. It is not traced, and nothing is looked at now
 import ctypes
 import mmap
 import os
+import signal
 import struct
 import time
 
@@ -62,7 +63,7 @@ class StopWatch:
             deadline = time.monotonic() + _WITNESS_S
             while not (stopped := _is_stopped(witness)) and time.monotonic() < deadline:
                 time.sleep(0.005)
-            return stopped
+            return stopped or _is_to_stop(witness)
         finally:
             os.close(witness)
 
@@ -72,6 +73,16 @@ def _is_stopped(process: int) -> bool:
         return kernel.read(process, "stat").rpartition(b")")[2].split()[0] == b"T"
     except OSError:
         return False  # it ended
+
+
+def _is_to_stop(process: int) -> bool:
+    """Whether SIGSTOP was sent to the process, which the node has not let run since."""
+    try:
+        lines = kernel.read(process, "status").splitlines()
+    except OSError:
+        return False
+    pending = (int(line.split()[1], 16) for line in lines if line.startswith(b"ShdPnd:"))
+    return bool(next(pending, 0) >> (signal.SIGSTOP - 1) & 1)
 
 
 def watch_switches(pid: int) -> int:

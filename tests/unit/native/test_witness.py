@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -231,5 +233,39 @@ def test_a_witness_that_is_stopped_holds_nothing_up_for_long(agent):
     line.say("entered")
     assert line.hear().kind == "go"
     assert time.monotonic() - began < 5
+    line.say(*END)
+    assert ended(step) == (3, "")
+
+
+SLOWLY = """import os, sys, time
+step, witness = map(int, sys.argv[1:])
+os.kill(step, 10)
+end = time.monotonic() + 0.2
+while time.monotonic() < end:
+    {pass_time}
+os.kill(witness, 10)
+"""
+
+
+@pytest.mark.parametrize(("pass_time", "is_one_act"), [("pass", True), ("time.sleep(1)", False)])
+def test_a_sender_who_has_more_to_send_and_is_not_let_run_is_waited_for(
+    agent, pass_time, is_one_act
+):
+    """As slurmstepd on a busy node, which signals one process after the other."""
+    step, line, witness = agent.enter()
+    program = SLOWLY.format(pass_time=pass_time)
+    argv = [sys.executable, "-c", program, str(step.pid), str(witness)]
+    with subprocess.Popen(argv):
+        assert line.hear_signal() == (signal.SIGUSR1, is_one_act)
+    line.say(*END)
+    assert ended(step) == (3, "")
+
+
+def test_a_witness_that_does_not_get_to_run_has_seen_what_was_sent_to_it(agent):
+    step, line, witness = agent.enter()
+    os.kill(witness, signal.SIGSTOP)
+    wait_for(lambda: status_of(witness, "State").startswith("T"))
+    os.killpg(step.pid, signal.SIGUSR1)
+    assert line.hear_signal() == (signal.SIGUSR1, True)
     line.say(*END)
     assert ended(step) == (3, "")
