@@ -75,9 +75,7 @@ def test_a_wrong_option_ends_with_2_and_the_usage() -> None:
 
 
 def test_the_command_starts_without_what_only_daemons_need() -> None:
-    program = (
-        "import sys, bridge.cli; print({'structlog', 'kubernetes', 'jinja2'} & {*sys.modules})"
-    )
+    program = "import sys, bridge.cli; print({'structlog', 'kubernetes', 'yaml'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
