@@ -111,6 +111,7 @@ _ROWS = (
         f"srun -n1 --mem=60 {EAT.strip()}; echo $?\n",
         _TWO,
         differs={"linuxproc": BY_SHADOW},
+        instead=("'137'", "Killed"),
     ),
     Row(
         "--overlap shares what a step has",
@@ -230,6 +231,7 @@ _ROWS = (
         files={"task": b"[ $SLURM_PROCID = 0 ] || exec " + EAT.encode() + b"sleep 3; echo done\n"},
         shows=("0: done", "OUT_OF_MEMORY"),
         differs={"linuxproc": BY_SHADOW},
+        instead=("'137'", "Killed"),
     ),
     Row(
         "srun inside of a step",

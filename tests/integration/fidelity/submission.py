@@ -72,6 +72,7 @@ ROWS = (
         "hello\n",
         interpreter="/bin/cat",
         differs={"*": "the text has #K8S_ lines, and its first line names sbridge-run"},
+        instead=("sbridge-run /bin/cat", "'hello'"),
     ),
     Row("a script without a line's end", "echo hi"),
     Row("bytes that are no UTF-8", "# caf\udce9\nprintf 'caf\\351\\n'\n"),
