@@ -42,7 +42,18 @@ ROWS = (
     Row("--export=NAME", _ENVIRONMENT, ("--export=NAME=two words,HOME",)),
     Row("--export=ALL,NAME", _ENVIRONMENT, ('--export=ALL,NAME=$x `y` "z" ü',)),
     Row("the folder is the submission's", "pwd; pwd -P; ls\n"),
-    Row("--chdir", "pwd; echo here >file\n", ("--chdir=/tmp", "-o", "/dev/null")),
+    Row(
+        "--chdir",
+        "{ pwd; pwd -P; echo $PWD; } >$SLURM_SUBMIT_DIR/where\n",
+        ("--chdir=/tmp", "-o", "/dev/null"),
+        shows=("['/tmp', '/tmp', '/tmp']",),
+    ),
+    Row(
+        "--chdir to a folder that is not there",
+        "{ pwd; >file; echo $?; rm file; } >$SLURM_SUBMIT_DIR/where\n",
+        ("--chdir=/no/such/folder", "-o", "/dev/null"),
+        shows=("['/tmp', '0']",),
+    ),
     Row("the umask is the submission's", "umask; touch file; stat -c %a file\n"),
     Row(
         "limits are the submission's",
@@ -78,6 +89,7 @@ ROWS = (
         "sed 's/[^/]*slurm[^/]*/NODE/' /proc/self/cgroup | sort\n",
         shows=("job_JOB",),
         differs={"linuxproc": "the step joins the sandbox's cgroup, which has the limits"},
+        instead=("JOB.batch|JOB.batch|batch|COMPLETED|0:0|", ":"),
     ),
     Row(
         "no privilege is held",

@@ -113,6 +113,7 @@ ROWS = (
         ("--mem=100",),
         shows=("OUT_OF_MEMORY",),
         differs={"linuxproc": BY_SHADOW},
+        instead=("Killed",),
     ),
     Row(
         "too much memory of a child is OUT_OF_MEMORY, whatever the shell says",
@@ -120,6 +121,7 @@ ROWS = (
         ("--mem=100",),
         shows=("OUT_OF_MEMORY",),
         differs={"linuxproc": BY_SHADOW},
+        instead=("Killed",),
     ),
     Row(
         "a requeued job runs again and knows it",

@@ -21,7 +21,8 @@ class Row:
     (or `@ONE|ANOTHER`), the command is run as root, with the job's id for `{job}`; what it
     answers is compared, too. The lines of what is written `in_any_order` are sorted before they
     are compared. A `differs` reason, by proctrack ("cgroup", "linuxproc") or "*", says why the
-    two sides cannot be the same there. One that `is_heavy` is run when it is asked for only; one
+    two sides cannot be the same there; the sandboxed one must show the texts of `instead` then.
+    One that `is_heavy` is run when it is asked for only; one
     that `is_refused` makes no job, and every other one does.
     """
 
@@ -41,8 +42,13 @@ class Row:
     then: tuple[tuple[str, tuple[str, ...]], ...] = ()
     in_any_order: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     is_heavy: bool = False
     is_refused: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.differs) != bool(self.instead):
+            raise ValueError(f"{self.title!r}: a difference is told by a reason and its outcome")
 
     @property
     def is_long(self) -> bool:

@@ -11,6 +11,13 @@ from tests.integration.fidelity.row import Row
 from tests.integration.fidelity.submission import TWO_PARTS
 
 _TWO = ("-n", "2", "-N", "1")
+# The name of a step is its argument; says whether it met the other one.
+_MEET = b""">met.$1
+tries=0
+until [ -e met.1 ] && [ -e met.2 ] || [ $((tries += 1)) = 150 ]; do sleep 0.1; done
+echo $1 of $(ls met.* | wc -l)
+"""
+_UNTIL_READY = "until [ -e ready ]; do sleep 0.1; done\n"
 
 _ROWS = (
     Row("a step of one task", "srun -n1 echo hi; echo $?\n", _TWO),
@@ -72,13 +79,17 @@ _ROWS = (
     ),
     Row(
         "several steps at the same time",
-        'for i in 1 2; do srun -n1 --exact --mem=40 bash -c "sleep 1; echo $i" & done; wait\n',
+        "for i in 1 2; do srun -n1 --exact --mem=40 bash meet $i & done; wait; rm met.*\n",
         _TWO,
+        files={"meet": _MEET},
+        shows=("1 of 2", "2 of 2"),
     ),
     Row(
-        "--exclusive gives each step CPUs of its own",
-        'for i in 1 2; do srun -n1 --exclusive --mem=40 bash -c "sleep 1; echo $i" & done; wait\n',
+        "--exclusive has steps run at the same time, too",
+        "for i in 1 2; do srun -n1 --exclusive --mem=40 bash meet $i & done; wait; rm met.*\n",
         _TWO,
+        files={"meet": _MEET},
+        shows=("1 of 2", "2 of 2"),
     ),
     Row(
         "a step on two nodes",
@@ -100,6 +111,7 @@ _ROWS = (
         f"srun -n1 --mem=60 {EAT.strip()}; echo $?\n",
         _TWO,
         differs={"linuxproc": BY_SHADOW},
+        instead=("'137'", "Killed"),
     ),
     Row(
         "--overlap shares what a step has",
@@ -144,6 +156,101 @@ _ROWS = (
         "cp $file own; SLURM_HOSTFILE=own srun -n4 -m arbitrary echo by own; rm $file\n",
         ("-n", "4", "-N", "2"),
         shows=("3 on node 1 by /tmp/JOB", "by -w", "by own"),
+    ),
+    Row(
+        "variables are srun's options",
+        "SLURM_LABELIO=1 srun echo labelled; SLURM_STDOUTMODE=out-%t srun echo to a file\n"
+        "SLURM_NTASKS=1 srun echo one; SLURM_STDINMODE=none srun -n1 cat </etc/passwd\n"
+        "SLURM_KILL_BAD_EXIT=1 srun bash -c '[ $SLURM_PROCID = 1 ] || sleep 60; exit 9'; echo $?\n",
+        _TWO,
+        shows=("0: labelled", "out-1"),
+    ),
+    Row(
+        "a script by stdin, in a here-document",
+        "srun -n1 bash -s a 'b c' <<'EOF'\necho $#: $2\nEOF\n",
+        _TWO,
+        shows=("2: b c",),
+    ),
+    Row(
+        "srun reads what a loop was to read",
+        "seq 3 | while read -r i; do echo line $i; srun -n1 cat; done\n",
+        _TWO,
+        shows=("['2', '3', 'line 1']",),
+    ),
+    Row(
+        "a closed stdout, or stderr, of srun",
+        "srun -n1 bash -c 'echo out; echo err >&2' >&-; echo $?\n"
+        "srun -n1 bash -c 'echo out; echo err >&2' 2>&-; echo $?\n",
+        _TWO,
+    ),
+    Row(
+        "--open-mode of a step",
+        "echo first >kept; srun -n1 --open-mode=append -o kept echo second\n"
+        "echo first >lost; srun -n1 --open-mode=truncate -o lost echo second\n",
+        _TWO,
+        shows=("'kept': ['first', 'second'], 'lost': ['second']",),
+    ),
+    Row(
+        "signals to srun are the step's",
+        f"srun -n1 bash step & {_UNTIL_READY}"
+        "kill -USR1 $!; until [ -e got ]; do sleep 0.1; done; kill -TERM $!; wait $!; echo $?\n",
+        _TWO,
+        files={
+            # Without a child, which a signal would find now and not then.
+            "step": b"mkfifo gate; exec 9<>gate; trap 'echo USR1; >got' USR1; >ready\n"
+            b"while :; do read -t 0.1 -u 9; done\n"
+        },
+        shows=("USR1", "JOB.0|JOB.0|bash|CANCELLED"),
+    ),
+    Row(
+        "a step whose srun is killed",
+        f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
+        "kill -KILL $!; wait $!; echo $?\n"
+        "while squeue -h -s -j $SLURM_JOB_ID -o %i | grep -q '\\.0$'; do sleep 0.1; done\n",
+        _TWO,
+        shows=("137", "JOB.0|JOB.0|bash|CANCELLED"),
+    ),
+    Row(
+        "scancel of a step leaves its job",
+        f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
+        "scancel $SLURM_JOB_ID.0; wait $!; echo $?; srun -n1 echo goes on\n",
+        _TWO,
+        shows=("goes on",),
+    ),
+    Row(
+        "sattach shows what a step writes",
+        "srun -n1 bash -c '>ready; for n in {1..40}; do echo tick; sleep 0.1; done' >/dev/null &\n"
+        f"{_UNTIL_READY}timeout 30 sattach $SLURM_JOB_ID.0 | sort -u; wait\n",
+        _TWO,
+        shows=("tick",),
+    ),
+    Row(
+        "too much memory of one task ends that one",
+        "srun --label bash task; echo $?\n",
+        ("-n", "2", "-N", "1", "--mem=200"),
+        files={"task": b"[ $SLURM_PROCID = 0 ] || exec " + EAT.encode() + b"sleep 3; echo done\n"},
+        shows=("0: done", "OUT_OF_MEMORY"),
+        differs={"linuxproc": BY_SHADOW},
+        instead=("'137'", "Killed"),
+    ),
+    Row(
+        "srun inside of a step",
+        "srun -n1 --overlap bash -c 'srun -n1 --overlap echo inner; exit 3'; echo $?\n",
+        _TWO,
+        shows=("inner",),
+    ),
+    Row(
+        "short steps, one after the other",
+        "for n in {1..20}; do srun -n1 true || echo $n; done; echo done\n",
+        _TWO,
+        shows=("JOB.19|",),
+    ),
+    Row(
+        "sbatch --wait from inside",
+        "sbatch --wait --parsable --mem=50 -o child --wrap 'echo child; exit 3' >/dev/null\n"
+        "echo $?\n",
+        _TWO,
+        shows=("'child': ['child']",),
     ),
     Row("a step's folder", "mkdir below; cd below; srun -n1 pwd\n", _TWO),
     Row("a step of more than there is", "srun -n9 --immediate=1 true; echo $?\n", _TWO),

@@ -72,13 +72,20 @@ ROWS = (
         "hello\n",
         interpreter="/bin/cat",
         differs={"*": "the text has #K8S_ lines, and its first line names sbridge-run"},
+        instead=("sbridge-run /bin/cat", "'hello'"),
     ),
     Row("a script without a line's end", "echo hi"),
     Row("bytes that are no UTF-8", "# caf\udce9\nprintf 'caf\\351\\n'\n"),
     Row("four megabytes", _LONG_COMMENT * 40_000 + "echo end\n"),
     Row("a long line", "echo " + "x" * 100_000 + "\n"),
     Row("--job-name", "echo $SLURM_JOB_NAME\n", ("-J", "이름 1")),
-    Row("--comment stays the user's", "true\n", ("--comment=mine, 내 것",)),
+    Row(
+        "--comment stays the user's",
+        # But for the word behind it, which docs/critiques.md names.
+        "squeue -h -j $SLURM_JOB_ID -o '<%k>' | sed 's/ *sbridge1?[^>]*//'\n",
+        ("--comment=mine, 내 것",),
+        shows=("<mine, 내 것>",),
+    ),
     Row("--begin", "echo began\n", ("--begin=now+2",)),
     Row(
         "--hold and release",
@@ -86,7 +93,11 @@ ROWS = (
         ("--hold",),
         then=(("@PENDING", ("scontrol", "release", "{job}")),),
     ),
-    Row("one task of an array at a time", "echo $SLURM_ARRAY_TASK_ID\n", ("--array=1-3%1",)),
+    Row(
+        "one task of an array at a time",
+        "mkdir busy || echo not alone; sleep 0.5; rmdir busy; echo $SLURM_ARRAY_TASK_ID\n",
+        ("--array=1-3%1",),
+    ),
     Row("a step of an array's numbers", "echo $SLURM_ARRAY_TASK_ID\n", ("--array=0-6:3",)),
     Row(
         "singleton waits for the one of the same name",

@@ -16,9 +16,11 @@ def of(row: Row, proctrack: str, table: Table) -> tuple[object, object]:
     native, sandboxed = table[row.title, "native"], table[row.title, "sandboxed"]
     if bool(native.refusal) != row.is_refused:
         return f"refused: {row.is_refused}", f"sbatch said: {native.refusal!r}"
-    if reason := row.why_different(proctrack):
-        return "different", "different" if native != sandboxed else f"the same, and why: {reason}"
-    shown = str(native.readable())
-    if missing := [text for text in row.shows if text not in shown]:
-        return f"the native side shows {missing}", shown
-    return native.readable(), sandboxed.readable()
+    reason = row.why_different(proctrack)
+    if reason and native == sandboxed:
+        return "different", f"the same, and why: {reason}"
+    expected = (sandboxed, row.instead) if reason else (native, row.shows)
+    shown = str(expected[0].readable())
+    if missing := [text for text in expected[1] if text not in shown]:
+        return f"the {'sandboxed' if reason else 'native'} side shows {missing}", shown
+    return ("different", "different") if reason else (native.readable(), sandboxed.readable())
