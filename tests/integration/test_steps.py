@@ -257,8 +257,8 @@ def test_the_tasks_have_the_environment_of_their_srun(both):
 
 
 def test_a_login_shell_finds_the_commands_again(inside):
-    ended = inside("PATH=/usr/bin:/bin; . /etc/profile.d/zz-sbridge.sh; srun echo yes\n")
-    assert (ended.end, ended.out) == (("COMPLETED", "0:0"), "yes\n")
+    ended = inside("PATH=/usr/bin:/bin; . /etc/profile.d/zz-sbridge.sh; command -v srun\n")
+    assert (ended.end, ended.out) == (("COMPLETED", "0:0"), "/sbridge/bin/srun\n")
 
 
 def test_files_are_broadcast_between_shared_folders_and_nowhere_else(inside, shared_dir):

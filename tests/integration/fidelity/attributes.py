@@ -50,7 +50,7 @@ ROWS = (
     ),
     Row(
         "--chdir to a folder that is not there",
-        "{ pwd; >file; echo $?; rm file; } >$SLURM_SUBMIT_DIR/where\n",
+        "{ pwd; >my.$SLURM_JOB_ID; echo $?; rm my.$SLURM_JOB_ID; } >$SLURM_SUBMIT_DIR/where\n",
         ("--chdir=/no/such/folder", "-o", "/dev/null"),
         shows=("['/tmp', '0']",),
     ),
