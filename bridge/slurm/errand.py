@@ -138,11 +138,13 @@ class _Becoming:
             os._exit(1)
         os.umask(self._asking.umask)
         self._go_to_directory()
-        program = os.path.join(self._errand.bin_dir, self._errand.name)
-        argv = [self._errand.name, *self._rewritten()]
-        environment = for_the_node(self._environment)
-        if self._has_tasks_inside():
+        name, environment = self._errand.name, for_the_node(self._environment)
+        if self._is_spreading():
+            name, environment = "srun", sbcast.environment_of_step(environment)
+        elif self._has_tasks_inside():
             environment = self._with_kept(environment)
+        program = os.path.join(self._errand.bin_dir, name)
+        argv = [name, *self._rewritten()]
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
         for number in self._asking.ignored - _UNCATCHABLE:
@@ -195,10 +197,15 @@ class _Becoming:
             os.chdir("/")
 
     def _rewritten(self) -> list[str]:
-        if self._errand.name == "sbcast":
-            return sbcast.shared(self._arguments, self._opened, self._is_shared)
-        if not self._has_tasks_inside():
-            return self._arguments
+        arguments = self._arguments
+        if self._is_spreading():
+            nodes = os.fsdecode(self._environment.get(b"SLURM_JOB_NUM_NODES", b""))
+            directory, job = self._directory, self._errand.job
+            arguments = sbcast.step(arguments, self._opened, directory, job, nodes)
+        elif self._errand.name == "sbcast":
+            return sbcast.shared(arguments, self._opened)
+        elif not self._has_tasks_inside():
+            return arguments
         tasks = srun.Tasks(
             self._errand.runner,
             self._directory,
@@ -207,8 +214,14 @@ class _Becoming:
             self._wrapped_programs,
             os.fsdecode(self._environment.get(srun.WORKING_DIR, b"")),
         )
-        arguments = srun.with_exports(self._arguments, exported)
+        arguments = srun.with_exports(arguments, exported)
         return srun.wrap(srun.with_host_files(arguments, self._shown_to_srun), tasks)
+
+    def _is_spreading(self) -> bool:
+        """Whether this copies a file into the sandboxes of the very job."""
+        return self._errand.name == "sbcast" and sbcast.is_for_sandboxes(
+            self._arguments, self._is_shared
+        )
 
     def _has_tasks_inside(self) -> bool:
         """Whether this starts tasks of the very job, which are to enter its sandboxes."""

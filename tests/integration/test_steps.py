@@ -261,16 +261,25 @@ def test_a_login_shell_finds_the_commands_again(inside):
     assert (ended.end, ended.out) == (("COMPLETED", "0:0"), "/sbridge/bin/srun\n")
 
 
-def test_files_are_broadcast_between_shared_folders_and_nowhere_else(inside, shared_dir):
+def test_files_are_broadcast_to_shared_folders_and_into_each_nodes_sandbox(inside, shared_dir):
     folder = shared_dir("alice")
     body = (
-        f"echo data >/tmp/file; sbcast -f /tmp/file {folder}/copy; echo $?\n"
-        f"srun cat {folder}/copy; sbcast /tmp/file /tmp/copy; echo $?; sbcast /no/such /tmp/x\n"
+        "mkdir /tmp/mine; cd /tmp/mine; printf '#!/bin/sh\necho ran $SLURM_NODEID\n' >program\n"
+        "chmod 750 program; export SLURM_NTASKS=1 SLURM_NNODES=1\n"
+        f"sbcast -f program {folder}/copy; echo $?; cat {folder}/copy | wc -l\n"
+        "sbcast program /tmp/copy; echo $?; unset SLURM_NTASKS SLURM_NNODES\n"
+        "srun -N2 --ntasks-per-node=1 sh -c '/tmp/copy; ls -l /tmp/copy | cut -c1-10' | sort\n"
+        "sbcast program /tmp/copy; echo $?; sbcast -f program /tmp/; echo $?; ls /tmp | sort\n"
+        "sbcast program /tmp/no/such; echo $?; sbcast /no/such /tmp/x\n"
     )
-    ended = inside(body, "-n1")
+    ended = inside(body, "-N2")
     assert ended.end == ("FAILED", "1:0")
-    assert ended.out.split() == ["0", "data", "1"]
-    assert "/tmp/copy would be outside of the sandboxes" in ended.err
+    assert ended.out.split("\n")[:-1] == [
+        *("0", "2", "0", "-rwxr-x---", "-rwxr-x---", "ran 0", "ran 1"),
+        *("1", "0", "copy", "mine", "program", "1"),
+    ]
+    assert ended.err.count("File exists") == 2
+    assert "No such file or directory" in ended.err
     assert "sbcast: /no/such: No such file or directory" in ended.err
 
 

@@ -130,6 +130,15 @@ _ROWS = (
         _TWO,
     ),
     Row(
+        "sbcast to the nodes' own folders",
+        "printf '#!/bin/sh\necho ran\n' >given; chmod 750 given; copy=/tmp/$SLURM_JOB_ID\n"
+        "sbcast given $copy; echo $?; srun -n1 $copy; stat -c %a $copy; sbcast given $copy\n"
+        "echo $?; rm $copy\n",
+        ("-N1",),
+        differs={"*": "a step makes the copies, which sacct lists"},
+        instead=("'ran'", "'750'", "File exists"),
+    ),
+    Row(
         "a step of each part of a heterogeneous job",
         "srun --het-group=0,1 bash -c 'echo $SLURM_PROCID $SLURM_HET_SIZE'\n",
         header=TWO_PARTS,
