@@ -2,12 +2,14 @@
 
 import os
 import socket
+import struct
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from bridge import kernel, wire
 from bridge.agent.heritage import Heritage
 
+_PIECES = struct.pack("ll", 1, 0)  # a timeval: between those of one message
 _NAMESPACES = {
     b"ipc": kernel.CLONE_NEWIPC,
     b"uts": kernel.CLONE_NEWUTS,
@@ -78,6 +80,8 @@ class Entry:
         rest = list(descriptors)
         connection = socket.socket(fileno=rest.pop(0))
         connection.setblocking(True)  # the agent had a time limit on it, and that is shared
+        # sbridge-run sends a message at once; who stops in the middle must hold nobody up.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PIECES)
         caller, init = rest.pop(0), rest.pop(0)
         namespaces = [(rest.pop(0), _NAMESPACES[name]) for name in message.every("namespace")]
         cgroups = [rest.pop(0) for _ in range(int(message.first("cgroups", b"0")))]

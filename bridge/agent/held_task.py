@@ -118,8 +118,9 @@ class HeldTask:
             fields.append(("lost", b"1"))
         self._send("exited", fields, [] if keeper is None else [keeper])
 
-    def refuse(self, reason: str) -> None:
-        """Tell sbridge-run why its task is not held."""
+    def drop(self, reason: str) -> None:
+        """Tell sbridge-run why its task is not held, or no longer."""
+        self._is_dropped = True
         self._send("failed", [("text", os.fsencode(reason)), ("exit_code", b"1")])
 
     def close(self) -> None:

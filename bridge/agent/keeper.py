@@ -15,6 +15,8 @@ import os
 import select
 import signal
 import socket
+import sys
+from collections.abc import Callable
 
 from bridge import wire
 from bridge.agent.entry import Entry
@@ -56,15 +58,24 @@ class _Keeper:
     def _serve(self) -> None:
         is_in_doubt = any(task.is_in_doubt for task in self._tasks)
         ready = dict(self._poll.poll(_DOUBT_MS if is_in_doubt else None))
-        for task in list(self._tasks):
-            task.serve(ready)
+        for task in self._tasks:
+            self._attempt(task, task.serve, ready)
         if self._wakeup in ready:
             os.read(self._wakeup, 4096)
             for task in self._tasks:
-                task.collect()
+                self._attempt(task, task.collect)
         if self._channel is not None and self._channel.fileno() in ready:
             self._take_next(self._channel)
         self._let_go()
+
+    @staticmethod
+    def _attempt(task: HeldTask, action: Callable[..., None], *what: object) -> None:
+        """Have a task do something; what goes wrong there ends this one, and no other."""
+        try:
+            action(*what)
+        except Exception as error:  # noqa: BLE001
+            sys.excepthook(*sys.exc_info())
+            task.drop(f"this task was ended, the node could not go on with it: {error}")
 
     def _take_next(self, channel: socket.socket) -> None:
         """Take a task that the agent sent; without the agent there will be none."""
@@ -88,8 +99,10 @@ class _Keeper:
                 entry.take_place(0)
                 self._has_place = True
             entry.close_cgroups()
-        except OSError as error:
-            task.refuse(f"the sandbox could not be entered: {error}")
+        except Exception as error:  # noqa: BLE001 - the others stay
+            if not isinstance(error, OSError):
+                sys.excepthook(*sys.exc_info())
+            task.drop(f"the sandbox could not be entered: {error}")
             task.close()
         else:
             self._tasks.append(task)
@@ -103,8 +116,8 @@ class _Keeper:
                 self._take_the_last()
             is_last = len(self._tasks) == 1
             task.tell_end(os.pidfd_open(os.getpid()) if is_last else None)
-            self._tasks.remove(task)
             task.close()
+            self._tasks.remove(task)  # now only: closing asks whether it is alone
 
     def _take_the_last(self) -> bool:
         """Take what was sent, and let nothing more be sent; returns whether there is a task."""

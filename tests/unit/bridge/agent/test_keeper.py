@@ -177,6 +177,43 @@ def test_a_task_that_cannot_enter_is_told_and_the_others_stay(keep):
     assert first.end()[0] == signal.SIGTERM
 
 
+def test_a_task_for_which_the_node_has_no_room_ends_alone(keep, tmp_path):
+    first, another = keep(LONG)
+    first.begin()
+    second = another(LONG)
+    (tmp_path / f"door{second.stdout}").touch()  # so that no folder of that name can be made
+    second.go()
+    refusal = second.receive()
+    assert (refusal.kind, refusal.first("exit_code")) == ("failed", b"1")
+    assert "Not a directory" in refusal.text("text")
+    assert os.read(second.stdout, 1) == b"", "nothing runs of it"
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [b"1000", b"TERM", b""])
+def test_a_message_that_makes_no_sense_ends_the_senders_task_alone(keep, number):
+    first, another = keep(LONG)
+    first.begin()
+    second = another(LONG)
+    second.begin()
+    wire.send(second.ours, wire.Message("signal", [("number", number)]))
+    assert second.receive().kind == "failed"
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_who_stops_in_the_middle_of_a_message_holds_no_other_up(keep):
+    first, another = keep(LONG)
+    first.begin()
+    second = another(LONG)
+    second.begin()
+    second.ours.sendall(b"\0\0")
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+    assert os.read(second.stdout, 1) == b"", "it counts as gone"
+
+
 def test_a_first_task_that_cannot_enter_leaves_no_keeper(keep):
     first, another = keep(LONG, uid=os.getuid() + 1)
     assert first.receive().kind == "failed"
