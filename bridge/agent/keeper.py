@@ -11,6 +11,7 @@ tasks' processes are in; it moves itself to the first one's cgroups.
 
 # `_signal` is what `signal` wraps in enumerations, at a cost that each of 64 signals has.
 import _signal  # type: ignore[import-not-found]
+import contextlib
 import os
 import select
 import signal
@@ -25,6 +26,8 @@ from bridge.agent.held_task import HeldTask
 from bridge.agent.script_process import UNCATCHABLE
 
 _DOUBT_MS = 20
+# For lack of memory, as slurmstepd: it is larger than small tasks, which would all end with it.
+_KILLED_LAST = b"-1000"
 _MOST_TASKS = 32  # each holds ten descriptors open, and is looked at whenever something happens
 
 
@@ -40,6 +43,8 @@ class _Keeper:
         self._channel: socket.socket | None = channel
         self._tasks: list[HeldTask] = []
         self._has_place = False
+        self._score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        self._usual_score = os.read(self._score, 64)
         self._poll = select.poll()
         self._wakeup = _catch_signals()
         for descriptor in (self._wakeup, channel.fileno()):
@@ -94,6 +99,7 @@ class _Keeper:
         entry = Entry.of(message, descriptors)
         task = HeldTask(entry, self._poll, lambda: len(self._tasks) == 1)
         try:
+            self._set_score(self._usual_score)  # the child inherits it
             task.start()
             if not self._has_place:
                 entry.take_place(0)
@@ -106,8 +112,14 @@ class _Keeper:
             task.close()
         else:
             self._tasks.append(task)
+        finally:
+            self._set_score(_KILLED_LAST)
         if len(self._tasks) == _MOST_TASKS:
             self._take_the_last()
+
+    def _set_score(self, score: bytes) -> None:
+        with contextlib.suppress(OSError):  # root in a container may not be allowed to lower it
+            os.write(self._score, score)
 
     def _let_go(self) -> None:
         """Tell the ends of tasks; with the last one this process ends."""

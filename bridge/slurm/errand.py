@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from bridge import kernel, wire
@@ -130,6 +131,9 @@ class _Becoming:
         pid = kernel.pid_of(self._errand.asking)
         os.sched_setaffinity(0, os.sched_getaffinity(pid))
         os.setpriority(os.PRIO_PROCESS, 0, kernel.nice(self._process))
+        with contextlib.suppress(OSError):  # a lower one, in a container
+            score = kernel.read(self._process, "oom_score_adj")
+            Path("/proc/self/oom_score_adj").write_bytes(score)
         self._open_inside(dict(files))
         files_limit = self._take_limits()
         self._renounce()

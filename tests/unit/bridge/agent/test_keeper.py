@@ -305,3 +305,28 @@ def test_tasks_go_on_without_an_agent(keep):
     status, keeper_pidfd = first.end()
     assert status == signal.SIGTERM
     assert has_ended(keeper_pidfd)
+
+
+def may_lower_oom_score():
+    """Whether this root may: that of a container may not (CAP_SYS_RESOURCE)."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(b"-1000")
+            file.flush()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_keeper_is_the_last_to_be_killed_for_lack_of_memory_and_its_tasks_are_not(keep):
+    with open("/proc/self/oom_score_adj") as file:
+        usual = file.read()
+    first, another = keep("cat /proc/self/oom_score_adj; exec sleep 600")
+    for task in (first, another("cat /proc/self/oom_score_adj")):
+        task.go()
+        assert os.read(task.stdout, 64).decode() == usual
+    with open(f"/proc/{another.pid}/oom_score_adj") as file:
+        assert file.read() == ("-1000\n" if may_lower_oom_score() else usual)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
