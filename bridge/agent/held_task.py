@@ -13,6 +13,7 @@ group got it. Natively `scancel -b` reaches the script's process, `scancel -f` i
 group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -153,13 +154,16 @@ class HeldTask:
 
     def _go(self, message: wire.Message) -> None:
         """Let the child execute the interpreter: no signal can be lost any more."""
-        if message.kind != "go" or not os.read(self._ready, 1):
+        if message.kind != "go":
             self._is_dropped = True
             return
+        if not os.read(self._ready, 1):
+            return  # the child has ended, as will be seen
         self._session = os.getsid(self._child)
         self._watch_stops(message.first("witness"))
         self._door = Door(self._entry.message.text("door"), self._entry, self._poll)
-        os.write(self._permit, b"!")  # the script finds the door
+        with contextlib.suppress(BrokenPipeError):  # the child has ended, as will be seen
+            os.write(self._permit, b"!")  # the script finds the door
 
     def _watch_stops(self, witness: bytes) -> None:
         if self._entry.switches is None:

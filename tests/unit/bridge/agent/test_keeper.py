@@ -1,6 +1,7 @@
 """A keeper and its tasks, in no other namespaces than the tests' own; the test is sbridge-run."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -21,12 +22,14 @@ LONG = "echo begun; exec sleep 600"
 class Task:
     """One task, as sbridge-run sees it."""
 
-    def __init__(self, folder, body, uid, bin_dir="/"):
+    def __init__(self, folder, body, uid, bin_dir="/", namespace=None):
         self.ours, self._theirs = socket.socketpair()
         self.ours.settimeout(30)
         self.stdout, self._writer = os.pipe2(os.O_CLOEXEC)
         caller = kernel.open_process(os.getpid())
         self.passed = [self._theirs.fileno(), caller, kernel.open_process(os.getpid())]
+        if namespace:
+            self.passed.append(os.open(namespace, os.O_RDONLY))
         self.passed.append(self._writer)
         fields = [("uid", b"%d" % uid), ("cgroup", b"slurm"), ("task", b"1"), ("cwd", b"/")]
         fields += [("door", os.fsencode(folder / f"door{self.stdout}")), ("fd", b"1")]
@@ -34,6 +37,7 @@ class Task:
         fields += [("usage", os.fsencode(folder / "usage")), ("bin_dir", os.fsencode(bin_dir))]
         fields += [("env", b"DOOR=%s" % os.fsencode(folder / f"door{self.stdout}"))]
         fields += [("arg", word) for word in (b"/bin/sh", b"-c", body.encode())]
+        fields += [("namespace", b"mnt")] if namespace else []
         fields += Heritage.of(os.getpid(), caller).orders()
         self.order = wire.Message("enter", fields)
 
@@ -290,6 +294,21 @@ def test_a_keeper_of_many_short_tasks_keeps_nothing_of_them(keep):
     for _ in range(10):
         run_one()
     assert opened() == before
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_a_task_that_dies_as_it_is_told_to_go_ends_as_it_ended(keep):
+    first, another = keep(LONG)
+    first.begin()
+    for _ in range(30):
+        second = another(LONG, namespace="/dev/null")  # there it cannot go
+        wire.send(second.ours, wire.Message("go", []))
+        assert second.receive().kind == "entered"
+        said = second.receive()
+        assert said.kind == "warning"
+        assert said.text("text").startswith("cannot start the job in its sandbox")
+        assert second.end() == (errno.EINVAL << 8, None)
     first.signal(signal.SIGTERM)
     assert first.end()[0] == signal.SIGTERM
 
