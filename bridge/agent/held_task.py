@@ -120,8 +120,13 @@ class HeldTask:
         self._send("exited", fields, [] if keeper is None else [keeper])
 
     def drop(self, reason: str) -> None:
-        """Tell sbridge-run why its task is not held, or no longer."""
+        """Tell sbridge-run why its task is not held, or no longer.
+
+        Why its sandbox has ended it asks the agent, which knows.
+        """
         self._is_dropped = True
+        if self._child and self._init_is_dead():
+            return
         self._send("failed", [("text", os.fsencode(reason)), ("exit_code", b"1")])
 
     def close(self) -> None:

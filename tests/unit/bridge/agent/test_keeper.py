@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -22,12 +23,12 @@ LONG = "echo begun; exec sleep 600"
 class Task:
     """One task, as sbridge-run sees it."""
 
-    def __init__(self, folder, body, uid, bin_dir="/", namespace=None):
+    def __init__(self, folder, body, uid, bin_dir="/", namespace=None, init=0):
         self.ours, self._theirs = socket.socketpair()
         self.ours.settimeout(30)
         self.stdout, self._writer = os.pipe2(os.O_CLOEXEC)
         caller = kernel.open_process(os.getpid())
-        self.passed = [self._theirs.fileno(), caller, kernel.open_process(os.getpid())]
+        self.passed = [self._theirs.fileno(), caller, kernel.open_process(init or os.getpid())]
         if namespace:
             self.passed.append(os.open(namespace, os.O_RDONLY))
         self.passed.append(self._writer)
@@ -309,6 +310,19 @@ def test_a_task_that_dies_as_it_is_told_to_go_ends_as_it_ended(keep):
         assert said.kind == "warning"
         assert said.text("text").startswith("cannot start the job in its sandbox")
         assert second.end() == (errno.EINVAL << 8, None)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_a_task_whose_sandbox_ends_before_it_is_told_to_go_is_told_nothing_else(keep):
+    first, another = keep(LONG)
+    first.begin()
+    with subprocess.Popen(["sleep", "600"]) as sandbox:
+        second = another(LONG, init=sandbox.pid)
+        assert second.receive().kind == "entered"
+        sandbox.kill()
+    wire.send(second.ours, wire.Message("go", []))
+    assert second.receive() is None
     first.signal(signal.SIGTERM)
     assert first.end()[0] == signal.SIGTERM
 
