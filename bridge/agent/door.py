@@ -1,4 +1,4 @@
-"""The door: by which a step's processes inside a sandbox ask for Slurm commands on the node.
+"""The door: by which a task's processes inside a sandbox ask for Slurm commands on the node.
 
 <run>/steps/<name>/, seen inside, read-only:
 door     a named pipe; the script of bridge.agent.shim writes lines of fewer than PIPE_BUF bytes
@@ -50,7 +50,7 @@ class _Command:
 
 @dataclass
 class Door:
-    """One step's door, held by its keeper; `poll` is the keeper's own."""
+    """One task's door, held by its keeper; `poll` is the keeper's own."""
 
     folder: str
     entry: Entry
