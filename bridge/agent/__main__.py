@@ -30,12 +30,12 @@ def main() -> int:
     try:
         settings = configuration.load(configuration.find_path(arguments.config))
         # Before threads, logs and clients exist: the forge's children inherit none of them.
-        tasks: dict[str, forge.Task] = {
+        handlers: dict[str, forge.Handler] = {
             "enter": keeper.enter,
             "publish": publication.serve,
             "place": folders.serve,
         }
-        smithy = forge.start(tasks)
+        smithy = forge.start(handlers)
         return _Agent(settings, node, smithy).run()
     except ConfigError as error:
         print(f"sbridge-agent: {error}", file=sys.stderr)

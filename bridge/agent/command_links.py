@@ -15,4 +15,7 @@ def make(folder: int) -> None:
     """Put the links into an open folder of the sandbox; raises OSError where it takes none."""
     for name in shim.COMMANDS:
         os.symlink(f"{shim.FOLDER}/{name}", _DRAFT, dir_fd=folder)
-        os.rename(_DRAFT, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            os.rename(_DRAFT, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:  # a folder of that name
+            os.unlink(_DRAFT, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""The door: by which a step's processes inside a sandbox ask for Slurm commands on the node.
+"""The door: by which a task's processes inside a sandbox ask for Slurm commands on the node.
 
 <run>/steps/<name>/, seen inside, read-only:
 door     a named pipe; the script of bridge.agent.shim writes lines of fewer than PIPE_BUF bytes
@@ -50,7 +50,7 @@ class _Command:
 
 @dataclass
 class Door:
-    """One step's door, held by its keeper; `poll` is the keeper's own."""
+    """One task's door, held by its keeper; `poll` is the keeper's own."""
 
     folder: str
     entry: Entry
@@ -93,7 +93,7 @@ class Door:
             return
         self._is_closed = True
         for command in self._commands.values():
-            _kill(command.child, signal.SIGKILL)
+            _end(command)
             self.poll.unregister(command.asking)
             wire.close_all([command.asking, command.waiter])
         self._commands.clear()
@@ -241,10 +241,7 @@ class Door:
     def _forget(self, asking: int) -> None:
         pid = self._by_asking()[asking]
         command = self._commands[pid]
-        if command.child:
-            # Natively it would have been the command that was killed.
-            _kill(command.child, signal.SIGKILL)
-            os.waitpid(command.child, 0)
+        _end(command)  # natively it would have been the command that was killed
         del self._commands[pid]
         self.poll.unregister(asking)
         os.close(asking)
@@ -255,6 +252,13 @@ class Door:
 
 def _is_number(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 9
+
+
+def _end(command: _Command) -> None:
+    """Kill the command and collect it: the keeper may outlive this door for days."""
+    if command.child:
+        _kill(command.child, signal.SIGKILL)
+        os.waitpid(command.child, 0)
 
 
 def _kill(child: int, number: int) -> None:

@@ -1,4 +1,4 @@
-"""One step that enters a sandbox, as the agent hands it to the keeper."""
+"""One task of a step that enters a sandbox, as the agent hands it to the keeper."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ _NAMESPACES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One step that enters: what the agent decided (`message`) and the descriptors it passes.
+    """One task that enters: what the agent decided (`message`) and the descriptors it passes.
 
     `connection` to sbridge-run, `caller` and `init` the /proc folders of sbridge-run and of
     the sandbox's first process, `script` the batch script or None, `step` the step's own

@@ -1,16 +1,16 @@
-"""The forge: the agent's parent process, which forks one child per task.
+"""The forge: the agent's parent process, which forks one child per message.
 
 The agent has threads and a cluster client, so forking it is unsafe and slow; starting an
 interpreter for each step costs tens of milliseconds. The forge is what the agent's process
 was before all that: it knows the standard library only, and turns a message into a child in
-a few milliseconds. Each child handles one message: `enter` (bridge.agent.keeper), `place`
-(bridge.agent.folders) or `publish` (bridge.agent.publication).
+a few milliseconds: `enter` (bridge.agent.keeper, which takes further ones by a line of its
+own), `place` (bridge.agent.folders) or `publish` (bridge.agent.publication).
 
 It also is the reaper of whatever the agent's commands leave behind (Podman's conmon): a dead
 process that nobody collects keeps its cgroup, and with it the sandbox, alive.
 
-1. serving   tasks are forked, the dead are collected, signals are passed on to the agent
-2. ended     when the agent has ended, with its exit code; the tasks' children live on
+1. serving   children are forked, the dead are collected, signals are passed on to the agent
+2. ended     when the agent has ended, with its exit code; the children live on
 The other way round, the agent is killed when the forge dies.
 """
 
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from bridge import kernel, wire
 from bridge.notify import notify
 
-Task = Callable[[wire.Message, list[int]], None]
+Handler = Callable[[wire.Message, list[int]], None]
 
 _NOTIFY = "notify"
 # More than a step may send to the agent, which adds its own to it: bytes, descriptors, fields.
@@ -57,7 +57,7 @@ class Forge:
         self.send(wire.Message(_NOTIFY, [("state", state.encode())]), [])
 
 
-def start(tasks: dict[str, Task]) -> Forge:
+def start(handlers: dict[str, Handler]) -> Forge:
     """Split this process: the forge stays behind, the caller goes on in the agent's process.
 
     Must be called while the process has one thread only. Never returns in the forge.
@@ -66,7 +66,7 @@ def start(tasks: dict[str, Task]) -> Forge:
     agent = os.fork()
     if agent:
         ours.close()
-        os._exit(_Serving(theirs, tasks, agent).run())
+        os._exit(_Serving(theirs, handlers, agent).run())
     theirs.close()
     kernel.die_with_parent()
     return Forge(ours)
@@ -78,9 +78,9 @@ def receive(channel: socket.socket) -> tuple[wire.Message | None, list[int]]:
 
 
 class _Serving:
-    def __init__(self, channel: socket.socket, tasks: dict[str, Task], agent: int) -> None:
+    def __init__(self, channel: socket.socket, handlers: dict[str, Handler], agent: int) -> None:
         self._channel = channel
-        self._tasks = tasks
+        self._handlers = handlers
         self._agent = agent
 
     def run(self) -> int:
@@ -117,8 +117,8 @@ class _Serving:
             notify(wire.parse(payload).text("state"))
             return True
         try:
-            self._fork(self._tasks[kind], payload, descriptors)
-        except OSError as error:  # no process is to be had: this task is lost, not the forge
+            self._fork(self._handlers[kind], payload, descriptors)
+        except OSError as error:  # no process is to be had: this one is lost, not the forge
             sys.stderr.write(f"sbridge-agent: cannot fork for {kind}: {error}\n")
         finally:
             wire.close_all(descriptors)
@@ -143,9 +143,9 @@ class _Serving:
                 ended = os.waitstatus_to_exitcode(status)
                 code = ended if ended >= 0 else 128 - ended
 
-    def _fork(self, task: Task, payload: bytes, descriptors: list[int]) -> None:
+    def _fork(self, handler: Handler, payload: bytes, descriptors: list[int]) -> None:
         if os.fork() == 0:
-            _handle(self._channel, task, payload, descriptors)
+            _handle(self._channel, handler, payload, descriptors)
 
 
 def _report_signals() -> int:
@@ -160,7 +160,9 @@ def _noted(number: int, frame: object) -> None:
     """Do nothing: the wake-up descriptor tells the loop."""
 
 
-def _handle(channel: socket.socket, task: Task, payload: bytes, descriptors: list[int]) -> None:
+def _handle(
+    channel: socket.socket, handler: Handler, payload: bytes, descriptors: list[int]
+) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -168,7 +170,7 @@ def _handle(channel: socket.socket, task: Task, payload: bytes, descriptors: lis
             _signal.signal(number, _signal.SIG_DFL)
         channel.close()
         os.setsid()
-        task(wire.parse(payload), descriptors)
+        handler(wire.parse(payload), descriptors)
         code = 0
     except BaseException:  # noqa: BLE001 - the child's last word, whatever went wrong
         sys.excepthook(*sys.exc_info())

@@ -13,6 +13,7 @@ group got it. Natively `scancel -b` reaches the script's process, `scancel -f` i
 group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -119,8 +120,13 @@ class HeldTask:
         self._send("exited", fields, [] if keeper is None else [keeper])
 
     def drop(self, reason: str) -> None:
-        """Tell sbridge-run why its task is not held, or no longer."""
+        """Tell sbridge-run why its task is not held, or no longer.
+
+        Why its sandbox has ended it asks the agent, which knows.
+        """
         self._is_dropped = True
+        if self._child and self._init_is_dead():
+            return
         self._send("failed", [("text", os.fsencode(reason)), ("exit_code", b"1")])
 
     def close(self) -> None:
@@ -153,13 +159,16 @@ class HeldTask:
 
     def _go(self, message: wire.Message) -> None:
         """Let the child execute the interpreter: no signal can be lost any more."""
-        if message.kind != "go" or not os.read(self._ready, 1):
+        if message.kind != "go":
             self._is_dropped = True
             return
+        if not os.read(self._ready, 1):
+            return  # the child has ended, as will be seen
         self._session = os.getsid(self._child)
         self._watch_stops(message.first("witness"))
         self._door = Door(self._entry.message.text("door"), self._entry, self._poll)
-        os.write(self._permit, b"!")  # the script finds the door
+        with contextlib.suppress(BrokenPipeError):  # the child has ended, as will be seen
+            os.write(self._permit, b"!")  # the script finds the door
 
     def _watch_stops(self, witness: bytes) -> None:
         if self._entry.switches is None:

@@ -12,7 +12,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Passage:
-    """One step's descriptors, in the order of its methods, and the orders that tell of them.
+    """One task's descriptors, in the order of its methods, and the orders that tell of them.
 
     `bridge.agent.entry` takes them apart. Leaving the context closes them.
     """

@@ -112,6 +112,15 @@ def test_slurms_commands_are_where_the_node_has_them_whatever_the_image_has_ther
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_a_folder_of_an_image_with_a_commands_name_costs_that_command_only(container):
+    image, pid = container
+    (image / "usr/bin/sacct/x").mkdir(parents=True)
+    served(pid, commands="/usr/bin")
+    assert (image / "usr/bin/sacct/x").is_dir()
+    assert {path.name for path in (image / "usr/bin").iterdir()} == set(shim.COMMANDS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 def test_no_command_is_put_into_a_folder_of_the_node(container, tmp_path):
     image, pid = container
     (tmp_path / "nas/bin").mkdir(parents=True)

@@ -1,11 +1,14 @@
 """A keeper and its tasks, in no other namespaces than the tests' own; the test is sbridge-run."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,18 +23,22 @@ LONG = "echo begun; exec sleep 600"
 class Task:
     """One task, as sbridge-run sees it."""
 
-    def __init__(self, folder, body, uid):
+    def __init__(self, folder, body, uid, bin_dir="/", namespace=None, init=0):
         self.ours, self._theirs = socket.socketpair()
         self.ours.settimeout(30)
         self.stdout, self._writer = os.pipe2(os.O_CLOEXEC)
         caller = kernel.open_process(os.getpid())
-        self.passed = [self._theirs.fileno(), caller, kernel.open_process(os.getpid())]
+        self.passed = [self._theirs.fileno(), caller, kernel.open_process(init or os.getpid())]
+        if namespace:
+            self.passed.append(os.open(namespace, os.O_RDONLY))
         self.passed.append(self._writer)
         fields = [("uid", b"%d" % uid), ("cgroup", b"slurm"), ("task", b"1"), ("cwd", b"/")]
         fields += [("door", os.fsencode(folder / f"door{self.stdout}")), ("fd", b"1")]
         fields += [("warnings", os.fsencode(folder / "warnings")), ("env", b"PATH=/usr/bin:/bin")]
-        fields += [("usage", os.fsencode(folder / "usage"))]
+        fields += [("usage", os.fsencode(folder / "usage")), ("bin_dir", os.fsencode(bin_dir))]
+        fields += [("env", b"DOOR=%s" % os.fsencode(folder / f"door{self.stdout}"))]
         fields += [("arg", word) for word in (b"/bin/sh", b"-c", body.encode())]
+        fields += [("namespace", b"mnt")] if namespace else []
         fields += Heritage.of(os.getpid(), caller).orders()
         self.order = wire.Message("enter", fields)
 
@@ -74,8 +81,8 @@ def keep(tmp_path):
     """Start a keeper with a task; the returned function sends it another one."""
     made, channels, keepers = [], [], []
 
-    def task(body, uid=None):
-        made.append(Task(tmp_path, body, os.getuid() if uid is None else uid))
+    def task(body, uid=None, **options):
+        made.append(Task(tmp_path, body, os.getuid() if uid is None else uid, **options))
         return made[-1]
 
     def start(body, **options):
@@ -288,6 +295,62 @@ def test_a_keeper_of_many_short_tasks_keeps_nothing_of_them(keep):
     for _ in range(10):
         run_one()
     assert opened() == before
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_a_task_that_dies_as_it_is_told_to_go_ends_as_it_ended(keep):
+    first, another = keep(LONG)
+    first.begin()
+    for _ in range(30):
+        second = another(LONG, namespace="/dev/null")  # there it cannot go
+        wire.send(second.ours, wire.Message("go", []))
+        assert second.receive().kind == "entered"
+        said = second.receive()
+        assert said.kind == "warning"
+        assert said.text("text").startswith("cannot start the job in its sandbox")
+        assert second.end() == (errno.EINVAL << 8, None)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+def test_a_task_whose_sandbox_ends_before_it_is_told_to_go_is_told_nothing_else(keep):
+    first, another = keep(LONG)
+    first.begin()
+    with subprocess.Popen(["sleep", "600"]) as sandbox:
+        second = another(LONG, init=sandbox.pid)
+        assert second.receive().kind == "entered"
+        sandbox.kill()
+    wire.send(second.ours, wire.Message("go", []))
+    assert second.receive() is None
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
+COMMAND = """
+sleep 600 & asking=$!; sleep 600 & waiter=$!
+echo "run $asking $waiter 0 squeue" >%s/door; echo $asking $waiter; wait
+"""
+
+
+def test_commands_that_a_task_leaves_are_collected(keep, tmp_path):
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho begun; exec sleep 600\n")
+    squeue.chmod(0o755)
+    first, another = keep(LONG)
+    first.begin()
+    second = another(COMMAND % "$DOOR", bin_dir=tmp_path)
+    second.go()
+    with open(second.stdout, closefd=False) as stdout:
+        words = [stdout.readline(), stdout.readline()]
+    words.remove("begun\n")
+    second.signal(signal.SIGKILL)
+    assert second.end()[0] == signal.SIGKILL
+    assert second.receive() is None
+    children = Path(f"/proc/{another.pid}/task/{another.pid}/children").read_text().split()
+    for pid in map(int, words[0].split()):
+        os.kill(pid, signal.SIGKILL)
+    assert len(children) == 1, "the first task's process"
     first.signal(signal.SIGTERM)
     assert first.end()[0] == signal.SIGTERM
 
