@@ -111,7 +111,7 @@ def test_sbridge_run_needs_no_library_of_the_node(installed):
 
 
 def test_sbridge_run_is_compiled_anew_when_its_source_changes(install, installed, tree):
-    source = tree / "native/run.c"
+    source = tree / "native/run/run.c"
     text = source.read_text()
     source.write_text(text.replace("usage: ", "use it so: "))
     try:
