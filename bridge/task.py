@@ -2,7 +2,7 @@
 
 `sbridge-run --task=<directory> PROGRAM [ARGUMENT…]`: the arguments are exactly the program's,
 and the directory is one of the sandbox. No word of the mark needs quoting anywhere, not even in
-the files of `srun --multi-prog`. native/script.c reads it.
+the files of `srun --multi-prog`. native/run/script.c reads it.
 """
 
 MARK = "--task="

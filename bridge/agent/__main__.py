@@ -48,7 +48,7 @@ def main() -> int:
 class _Agent:
     def __init__(self, settings: configuration.Config, node: str, smithy: forge.Forge) -> None:
         from bridge import log
-        from bridge.agent import blueprint
+        from bridge.agent import blueprint, shim
         from bridge.agent.delivery import Deliveries
         from bridge.agent.sandboxes import Sandboxes
         from bridge.agent.server import Server
@@ -61,7 +61,9 @@ class _Agent:
         self._slurm = SlurmControl(settings.slurm)
         self._sandboxes = Sandboxes(settings, node, self._slurm, smithy, self._log, self._finished)
         try:
-            blueprint.furnish_node(self._sandboxes.node.spool, settings.sandbox.init)
+            spool = self._sandboxes.node.spool
+            blueprint.furnish_node(spool, settings.sandbox.init)
+            shim.furnish(spool.share)
         except OSError as error:
             raise ConfigError(f"agent.spool_dir or sandbox.init: {error}") from error
         deliveries = Deliveries(self._sandboxes.gang, self._log)

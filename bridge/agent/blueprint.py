@@ -163,7 +163,7 @@ def furnish_node(spool: NodeSpool, init: Path) -> None:
     shutil.copyfile(init, draft)
     draft.chmod(0o755)
     draft.rename(spool.share / "init")
-    shim.furnish(spool.share)
+    shim.make_room(spool.share)
 
 
 def furnish_job(job: JobRun, spool: NodeSpool, node: str) -> None:

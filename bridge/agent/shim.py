@@ -5,16 +5,17 @@ asks the step's keeper by a line through a named pipe (bridge.agent.door) and wa
 which the keeper ends when the command has ended. Nothing is redirected in the script's own
 process while it waits: the keeper takes its open files, and they must be the caller's.
 
-Where the node's processor allows it, a program stands before the script (bridge.agent.launcher).
+A program stands before the script (native/front), which `scripts/install` has compiled.
 """
 
 import contextlib
 import os
-import signal
+import sys
 from pathlib import Path
 
-from bridge.agent import launcher
+from bridge.errors import ConfigError
 
+FRONT = Path(sys.prefix) / "libexec/sbridge-front"  # this version's
 INSIDE = "/sbridge"
 FOLDER = f"{INSIDE}/bin"
 SCRIPTS = f"{INSIDE}/shim"
@@ -25,9 +26,6 @@ COMMANDS = (
     "sacct sacctmgr sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue "
     "sreport srun sshare sstat strigger"
 ).split()
-# These wait for signals that they were started to ignore.
-_TAKING_IGNORED = ("sattach", "srun")
-_KEYS = (signal.SIGINT, signal.SIGQUIT)
 SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM WINCH".split()
 # Ctrl-Z stops the command on the node, too; TSTP stops no process whose group has no shell there.
 STOPPING = ("STOP", "CONT")
@@ -98,19 +96,29 @@ PROFILE_NAME = "profile.sh"
 PROFILE_INSIDE = "/etc/profile.d/zz-sbridge.sh"
 
 
-def furnish(share: Path) -> None:
-    """Put the files that every sandbox sees into the node's share; make room for the doors."""
-    (share / "steps").mkdir(mode=0o755, exist_ok=True)
+def make_room(share: Path) -> None:
+    """Put what every sandbox mounts into the node's share: a place for doors, and the PATH."""
+    _make_folder(share / "steps")
+    _put(share / PROFILE_NAME, PROFILE.encode(), 0o644)
+
+
+def furnish(share: Path, front: Path = FRONT) -> None:
+    """Put the commands into the node's share; raises `ConfigError` where `front` is no file."""
     scripts, folder = share / "shim", share / "bin"
     for path in (scripts, folder):
-        path.mkdir(mode=0o755, exist_ok=True)
-    for path in (share / "steps", scripts, folder):
-        path.chmod(0o755)
+        _make_folder(path)
     for name in COMMANDS:
         _put(scripts / name, TEXT.encode(), 0o755)
-        _put(folder / name, _program(name) or TEXT.encode(), 0o755)
     _make_never(share / Path(_NEVER).name)
-    _put(share / PROFILE_NAME, PROFILE.encode(), 0o644)
+    program = share / "front"
+    _put_once(program, _content(front), 0o755)
+    for name in COMMANDS:
+        _link(program, folder / name)
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(mode=0o755, exist_ok=True)
+    path.chmod(0o755)
 
 
 def _make_never(path: Path) -> None:
@@ -119,16 +127,37 @@ def _make_never(path: Path) -> None:
     path.chmod(0o444)
 
 
-def _program(name: str) -> bytes | None:
-    return launcher.program(
-        f"{SCRIPTS}/{name}",
-        _KEYS if name in _TAKING_IGNORED else (),
-        f"sbridge: {name} needs a /bin/sh inside, and this image has none\n",
-    )
+def _content(front: Path) -> bytes:
+    try:
+        return front.read_bytes()
+    except OSError as error:
+        hint = "Run scripts/install again on this node: it compiles what is missing."
+        what = f"{front}, a part of sbridge, cannot be read: {error.strerror}"
+        raise ConfigError(what, hint=hint) from error
+
+
+def _put_once(path: Path, content: bytes, mode: int) -> None:
+    """Have a file that sandboxes execute stay as it is, unless its content is another."""
+    if not path.exists() or path.read_bytes() != content:
+        _put(path, content, mode)
 
 
 def _put(path: Path, content: bytes, mode: int) -> None:
-    draft = path.with_name(".new")
+    draft = _draft(path)
     draft.write_bytes(content)
     draft.chmod(mode)
     os.replace(draft, path)
+
+
+def _link(program: Path, path: Path) -> None:
+    if not (path.exists() and path.samefile(program)):
+        draft = _draft(path)
+        os.link(program, draft)
+        os.replace(draft, path)
+
+
+def _draft(path: Path) -> Path:
+    """Return a name beside it that nothing has: what an agent that died left there goes."""
+    draft = path.with_name(".new")
+    draft.unlink(missing_ok=True)
+    return draft

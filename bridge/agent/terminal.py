@@ -1,9 +1,9 @@
 """The terminal of a step (`srun --pty`): the script's controlling terminal, with a name inside.
 
 The step's descriptor 0 is a pty of the node, and sbridge-run, the leader of its session, gave it
-up (native/run.c). The script's process takes it as natively: the kernel then sends Ctrl-C, Ctrl-Z,
-a change of the window's size and a hang-up to whoever is in its foreground. No privilege is used
-for that: a terminal that is another session's cannot be taken.
+up (native/run/run.c). The script's process takes it as natively: the kernel then sends Ctrl-C,
+Ctrl-Z, a change of the window's size and a hang-up to whoever is in its foreground. No privilege is
+used for that: a terminal that is another session's cannot be taken.
 
 The sandbox has ptys of its own, among which this one has no name, so it is shown as
 `/dev/console`. In a mount namespace of the step's own, a copy of the sandbox's: steps with a

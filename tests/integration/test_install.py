@@ -110,8 +110,28 @@ def test_sbridge_run_needs_no_library_of_the_node(installed):
     assert ended.stderr.startswith(b"sbridge: usage: ")
 
 
+def test_an_agent_without_the_program_before_the_script_says_so_and_is_mended(
+    install, installed, tmp_path
+):
+    config = tmp_path / "sbridge.toml"
+    config.write_text(
+        f'[agent]\nspool_dir = "{tmp_path}/spool"\nrun_dir = "{tmp_path}/run"\n'
+        f'[logging]\ndir = "{tmp_path}/log"\n'
+    )
+    program = (installed / "venv").resolve() / "libexec/sbridge-front"
+    program.unlink()
+    argv = [installed / "bin/sbridge-agent", f"--config={config}", "--node=n1"]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 78
+    said, hint = ended.stderr.splitlines()
+    assert said.startswith(f"sbridge-agent: {program}, a part of sbridge, cannot be read: ")
+    assert hint.startswith("Run scripts/install again")
+    assert install().returncode == 0
+    assert program.stat().st_mode & 0o777 == 0o755
+
+
 def test_sbridge_run_is_compiled_anew_when_its_source_changes(install, installed, tree):
-    source = tree / "native/run.c"
+    source = tree / "native/run/run.c"
     text = source.read_text()
     source.write_text(text.replace("usage: ", "use it so: "))
     try:

@@ -218,6 +218,16 @@ def test_an_image_without_a_shell_is_told_to_need_one(cluster):
     assert "sbridge: srun needs a /bin/sh inside, and this image has none\n" in ended.stderr
 
 
+def test_srun_is_found_by_links_of_any_name_and_as_an_interpreter(inside):
+    body = (
+        "ln -s /sbridge/bin/srun /tmp/mine; /tmp/mine -n1 echo one\n"
+        "printf '#!/sbridge/bin/srun cat\n' >/tmp/two; chmod +x /tmp/two; /tmp/two\n"
+    )
+    ended = inside(body, "-n1")
+    assert ended.end == ("COMPLETED", "0:0")
+    assert (ended.out, ended.err) == ("one\n#!/sbridge/bin/srun cat\n", "")
+
+
 def test_bash_runs_the_shim_as_well(inside):
     ended = inside("bash /sbridge/shim/srun sh -c 'kill -TERM $$'; echo $?\n")
     assert ended.end == ("COMPLETED", "0:0")

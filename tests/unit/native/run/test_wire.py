@@ -6,7 +6,7 @@ import random
 import pytest
 
 from bridge import wire
-from tests.unit.native.played_agent import descriptors_of, ended, wait_for, witness_of
+from tests.unit.native.run.played_agent import descriptors_of, ended, wait_for, witness_of
 
 REFUSAL = ("failed", ("text", b"no"), ("exit_code", b"3"))
 MOST = 7 * 1024 * 1024

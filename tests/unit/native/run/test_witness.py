@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.native.played_agent import (
+from tests.unit.native.run.played_agent import (
     PATIENCE_S,
     descriptors_of,
     ended,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from bridge import task
-from tests.unit.native.played_agent import ended
+from tests.unit.native.run.played_agent import ended
 from validator import header
 
 

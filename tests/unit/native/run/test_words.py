@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.unit.native.played_agent import PATIENCE_S, ignoring
+from tests.unit.native.run.played_agent import PATIENCE_S, ignoring
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridge import wire
-from tests.unit.native.played_agent import (
+from tests.unit.native.run.played_agent import (
     JOB,
     PATIENCE_S,
     descriptors_of,
@@ -103,11 +103,11 @@ def test_six_megabytes_of_environment_and_arguments_arrive(agent):
     assert ended(step) == (3, "sbridge: no\n")
 
 
-def test_it_tells_where_it_is_and_who(agent, built, tmp_path):
+def test_it_tells_where_it_is_and_who(agent, paths, tmp_path):
     agent.start("/bin/sh", cwd=tmp_path)
     message = agent.accept().hear()
     assert message.every("cwd") == [os.fsencode(tmp_path)]
-    assert message.every("runner") == [os.fsencode(built.runner)]
+    assert message.every("runner") == [os.fsencode(paths.runner)]
     assert message.every("task") == []
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from bridge import wire
 
-ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 20.0
 JOB = b"7"
 
