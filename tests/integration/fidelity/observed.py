@@ -178,7 +178,7 @@ class _Plain:
         self._words = [
             *((rb"\b%s\b" % name.encode(), b"NAME") for name in names),
             *((rb"(?<!\d)0*%s(?!\d)" % job.encode(), b"JOB") for job in ids),
-            *((rb"\b%s\b" % node.encode(), b"NODE") for node in nodes),
+            *((rb"(?<![a-zA-Z0-9])%s(?![a-zA-Z0-9])" % node.encode(), b"NODE") for node in nodes),
         ]
 
     def text(self, text: bytes) -> bytes:
