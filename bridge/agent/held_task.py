@@ -9,8 +9,9 @@
 5. over       sbridge-run may be told
 
 Signals. Slurm knows sbridge-run only, which tells what it got and whether its whole process
-group got it. Natively `scancel -b` reaches the script's process, `scancel -f` its process
-group; without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
+group got it; on a busy node that turns out when the script has it already, and is then for the
+others. Natively `scancel -b` reaches the script's process, `scancel -f` its process group;
+without cgroups (proctrack/linuxproc) a signal for the step reaches every descendant.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from collections.abc import Callable, Mapping
 
 from bridge import kernel, wire
 from bridge.agent import usage
-from bridge.agent.descendants import descendants
+from bridge.agent.descendants import descendants, members
 from bridge.agent.door import Door
 from bridge.agent.entry import Entry
 from bridge.agent.script_process import ScriptProcess
@@ -207,7 +208,7 @@ class HeldTask:
 
     def _pass_stop_on(self, stops: StopWatch) -> None:
         if stops.saw_stop():
-            self._signal(signal.SIGSTOP, is_for_group=stops.is_group_stopped())
+            self._signal(signal.SIGSTOP, "group" if stops.is_group_stopped() else "script")
 
     def _tell_trouble(self) -> bool:
         """Pass on what the child said before its exec; False at the end."""
@@ -243,22 +244,33 @@ class HeldTask:
             return True
         if self._stops is not None:
             self._stops.saw_life()
-        self._signal(int(message.first("number")), is_for_group=bool(message.first("group")))
+        self._signal(int(message.first("number")), message.text("to"))
         return True
 
-    def _signal(self, number: int, *, is_for_group: bool) -> None:
-        if not is_for_group:
+    def _signal(self, number: int, to: str) -> None:
+        """Signal the `script`'s process, its `group`, or the `others` of that."""
+        if to == "script":
             self._kill(self._child, number)
+        elif to == "others":
+            for pid in self._group():
+                if pid != self._child:
+                    self._kill(pid, number)
         elif self._in_step_cgroup:
             self._kill(-self._child, number)  # the child leads its group
         else:
             self._kill_everything(number)
 
+    def _group(self) -> list[int]:
+        return members(self._child) if self._in_step_cgroup else self._everything()
+
     def _kill_everything(self, number: int) -> None:
+        for pid in self._everything():
+            self._kill(pid, number)
+
+    def _everything(self) -> list[int]:
         # Who left the task's tree cannot be told from those who left another one's.
         session = self._session if self._is_alone() else _NO_SESSION
-        for pid in descendants(self._child, session):
-            self._kill(pid, number)
+        return descendants(self._child, session)
 
     def _kill(self, pid: int, number: int) -> None:
         try:

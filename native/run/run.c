@@ -51,6 +51,15 @@ enum {
     FATAL = 1,
     MOST_OPEN = 62, /* a message holds 64 descriptors, and two are the agent's */
     WHY_TIMEOUT_S = 5,
+    ATTEST_MS = 5,  /* for which a signal is held back until the witness has it, too */
+    LATE_MS = 500, /* after which what the witness sees is another signal */
+    MOST_SIGNALS = 256,
+};
+
+/* How often something happened lately. */
+struct tally {
+    unsigned count;
+    long last_ms;
 };
 
 static struct {
@@ -61,6 +70,8 @@ static struct {
     int count;
     bool ignores_pipe; /* it was started with SIGPIPE ignored */
     struct witness witness;
+    struct tally seen[MOST_SIGNALS];  /* by the witness, and by this process not yet */
+    struct tally alone[MOST_SIGNALS]; /* passed on for the script alone */
     long deadline_ms; /* later once an agent says something */
 } step;
 
@@ -366,28 +377,84 @@ static int end_before(const struct message *last)
     return obey(last);
 }
 
-static void pass_on(int connection, struct signal signal)
+static void count(struct tally *tally)
+{
+    if (now_ms() > tally->last_ms + LATE_MS)
+        tally->count = 0;
+    tally->count++;
+    tally->last_ms = now_ms();
+}
+
+static bool take(struct tally *tally)
+{
+    if (now_ms() > tally->last_ms + LATE_MS)
+        tally->count = 0;
+    if (tally->count == 0)
+        return false;
+    tally->count--;
+    return true;
+}
+
+static void pass_on(int connection, int number, const char *whom)
 {
     struct message told = wire_begin("signal");
 
-    wire_add_number(&told, "number", signal.number);
-    wire_add_text(&told, "group", witness_saw(&step.witness, signal) ? "1" : "");
+    wire_add_number(&told, "number", number);
+    wire_add_text(&told, "to", whom);
     /* If it fails, the script has ended; the keeper's last word is still to be read. */
     wire_send(connection, &told, NULL, 0);
     wire_drop(&told);
 }
 
+/* Hear the witness: a signal that the script has got already is for the others of its group, unless
+ * that signal is `awaited`.
+ */
+static void hear_witness(int connection, int awaited, int wait_ms)
+{
+    uint8_t numbers[WITNESS_MOST];
+    int got = witness_read(&step.witness, numbers, wait_ms);
+
+    for (int i = 0; i < got; i++)
+        if (numbers[i] != awaited && take(&step.alone[numbers[i]]))
+            pass_on(connection, numbers[i], "others");
+        else
+            count(&step.seen[numbers[i]]);
+}
+
+/* Pass a signal on, to all of the group if the witness got it as well. On a busy node that is not
+ * known at once; the script does not wait for it.
+ */
+static void hear_signal(int connection, int number)
+{
+    long end_ms = now_ms() + ATTEST_MS;
+    bool is_for_all = take(&step.seen[number]);
+
+    while (!is_for_all && step.witness.pid != 0 && now_ms() < end_ms) {
+        hear_witness(connection, number, (int)(end_ms - now_ms()));
+        is_for_all = take(&step.seen[number]);
+    }
+    pass_on(connection, number, is_for_all ? "group" : "script");
+    if (!is_for_all)
+        count(&step.alone[number]);
+}
+
 static int pass_signals_on(int connection, int signals)
 {
-    struct pollfd waiting[] = {{signals, POLLIN, 0}, {connection, POLLIN, 0}};
+    int reports = step.witness.pid != 0 ? step.witness.reports : -1;
+    struct pollfd waiting[] = {
+        {signals, POLLIN, 0}, {connection, POLLIN, 0}, {reports, POLLIN, 0}};
     struct message message;
-    struct signal signal;
+    int number;
 
     for (;;) {
-        if (poll(waiting, 2, -1) < 0)
+        if (poll(waiting, 3, -1) < 0)
             continue;
-        while ((signal = read_signal(signals)).number != 0)
-            pass_on(connection, signal);
+        while ((number = read_signal(signals)) != 0)
+            hear_signal(connection, number);
+        if (waiting[2].revents & POLLIN)
+            hear_witness(connection, 0, 0);
+        else if (waiting[2].revents)
+            waiting[2].fd = -1; /* somebody killed it */
         if (waiting[1].revents == 0)
             continue;
         if (!wire_receive(connection, &message))

@@ -12,10 +12,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { WITNESS_MOST = 64 };
+
 struct witness {
-    pid_t pid; /* 0: there is none */
-    int reports;
-    unsigned seen[UINT8_MAX + 1]; /* how often each signal was seen and not asked for yet */
+    pid_t pid;   /* 0: there is none */
+    int reports; /* readable when it has seen signals */
 };
 
 /* Fork it; the child keeps nothing open: who reads the step's files must see their end. */
@@ -26,19 +27,10 @@ void witness_start(struct witness *witness);
  * On a busy node it may not have run yet; and what this process let pass, as it does SIGWINCH, is
  * never asked for.
  */
-void witness_settle(struct witness *witness);
+void witness_settle(const struct witness *witness);
 
-struct signal {
-    int number; /* 0: none */
-    pid_t sender; /* 0: the kernel */
-};
-
-/* Whether the witness got this signal as well, now or soon.
- *
- * slurmstepd signals one process after the other, so this waits for some milliseconds; longer while
- * the sender or the witness are about to run, and do not get to.
- */
-bool witness_saw(struct witness *witness, struct signal signal);
+/* Read the numbers of signals that it saw, WITNESS_MOST at most; waits for the first so long. */
+int witness_read(const struct witness *witness, uint8_t *numbers, int wait_ms);
 
 /* End it; twice is fine. */
 void witness_dismiss(struct witness *witness);
@@ -49,7 +41,7 @@ void witness_dismiss(struct witness *witness);
  */
 int catch_signals(void);
 
-/* Read the next signal. */
-struct signal read_signal(int signals);
+/* Read the next signal's number; 0 for none. */
+int read_signal(int signals);
 
 #endif

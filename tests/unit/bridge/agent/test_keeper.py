@@ -23,7 +23,7 @@ LONG = "echo begun; exec sleep 600"
 class Task:
     """One task, as sbridge-run sees it."""
 
-    def __init__(self, folder, body, uid, bin_dir="/", namespace=None, init=0):
+    def __init__(self, folder, body, uid, bin_dir="/", namespace=None, init=0, cgroup=b"slurm"):
         self.ours, self._theirs = socket.socketpair()
         self.ours.settimeout(30)
         self.stdout, self._writer = os.pipe2(os.O_CLOEXEC)
@@ -32,7 +32,7 @@ class Task:
         if namespace:
             self.passed.append(os.open(namespace, os.O_RDONLY))
         self.passed.append(self._writer)
-        fields = [("uid", b"%d" % uid), ("cgroup", b"slurm"), ("task", b"1"), ("cwd", b"/")]
+        fields = [("uid", b"%d" % uid), ("cgroup", cgroup), ("task", b"1"), ("cwd", b"/")]
         fields += [("door", os.fsencode(folder / f"door{self.stdout}")), ("fd", b"1")]
         fields += [("warnings", os.fsencode(folder / "warnings")), ("env", b"PATH=/usr/bin:/bin")]
         fields += [("usage", os.fsencode(folder / "usage")), ("bin_dir", os.fsencode(bin_dir))]
@@ -61,8 +61,8 @@ class Task:
         self.go()
         assert os.read(self.stdout, 64) == b"begun\n"
 
-    def signal(self, number, group=b""):
-        wire.send(self.ours, wire.Message("signal", [("number", b"%d" % number), ("group", group)]))
+    def signal(self, number, to=b"script"):
+        wire.send(self.ours, wire.Message("signal", [("number", b"%d" % number), ("to", to)]))
 
     def end(self):
         """Return the wait status that is told, and the keeper's pidfd or None."""
@@ -146,12 +146,30 @@ def test_a_signal_reaches_the_task_that_it_is_for(keep):
     second = another("trap 'echo got' USR1; echo begun; while :; do sleep 0.05; done")
     first.begin()
     second.begin()
-    second.signal(signal.SIGUSR1, group=b"1")
+    second.signal(signal.SIGUSR1, to=b"group")
     assert os.read(second.stdout, 64) == b"got\n"
-    second.signal(signal.SIGKILL, group=b"1")
+    second.signal(signal.SIGKILL, to=b"group")
     assert second.end() == (signal.SIGKILL, None)
     first.signal(signal.SIGTERM)
     assert first.end()[0] == signal.SIGTERM
+
+
+FAMILY = """trap 'echo script' USR1
+(trap 'echo other' USR1; echo begun; while :; do sleep 0.05; done) &
+while :; do sleep 0.05; done"""
+
+
+@pytest.mark.parametrize("cgroup", [b"slurm", b"sandbox"])
+def test_a_signal_that_was_for_the_group_reaches_the_others_later(keep, cgroup):
+    first, _ = keep(FAMILY, cgroup=cgroup)
+    first.begin()
+    first.signal(signal.SIGUSR1)
+    assert os.read(first.stdout, 64) == b"script\n"
+    first.signal(signal.SIGUSR1, to=b"others")
+    assert os.read(first.stdout, 64) == b"other\n"
+    first.signal(signal.SIGKILL, to=b"group")
+    assert first.end()[0] == signal.SIGKILL
+    assert os.read(first.stdout, 64) == b"", "each got it once"
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
@@ -234,12 +252,12 @@ def test_a_killed_task_whose_sandbox_may_be_ending_holds_no_other_up(keep):
     second.begin()
     first.signal(signal.SIGKILL)
     begun = time.monotonic()
-    second.signal(signal.SIGUSR1, group=b"1")
+    second.signal(signal.SIGUSR1, to=b"group")
     assert os.read(second.stdout, 64) == b"got\n"
     answered = time.monotonic() - begun
     assert first.end() == (signal.SIGKILL, None)
     assert answered < time.monotonic() - begun
-    second.signal(signal.SIGKILL, group=b"1")
+    second.signal(signal.SIGKILL, to=b"group")
     assert second.end()[0] == signal.SIGKILL
 
 
