@@ -163,14 +163,16 @@ _ROWS = (
         "export SLURM_HOSTFILE=$file; srun -n4 -m arbitrary bash -c 'echo $SLURM_PROCID on node "
         "$SLURM_NODEID by $SLURM_HOSTFILE'\nunset SLURM_HOSTFILE; srun -n2 -w $file echo by -w\n"
         "cp $file own; SLURM_HOSTFILE=own srun -n4 -m arbitrary echo by own; rm $file\n",
-        ("-n", "4", "-N", "2"),
+        ("-N2", "--ntasks-per-node=2"),
         shows=("3 on node 1 by /tmp/JOB", "by -w", "by own"),
     ),
     Row(
         "variables are srun's options",
         "SLURM_LABELIO=1 srun echo labelled; SLURM_STDOUTMODE=out-%t srun echo to a file\n"
         "SLURM_NTASKS=1 srun echo one; SLURM_STDINMODE=none srun -n1 cat </etc/passwd\n"
-        "SLURM_KILL_BAD_EXIT=1 srun bash -c '[ $SLURM_PROCID = 1 ] || sleep 60; exit 9'; echo $?\n",
+        # One process for each task: a child of its own might be signalled first, or last.
+        "SLURM_KILL_BAD_EXIT=1 srun bash -c '[ $SLURM_PROCID = 1 ] && exit 9; exec sleep 60'\n"
+        "echo $?\n",
         _TWO,
         shows=("0: labelled", "out-1"),
     ),
