@@ -269,14 +269,29 @@ def identity(process: int) -> Identity:
     )
 
 
+def _stat(process: int) -> list[bytes]:
+    """Return the fields of /proc/<pid>/stat (proc(5)) from the state on."""
+    return read(process, "stat").rpartition(b")")[2].split()
+
+
+def state(process: int) -> bytes:
+    """Return the process's state: R, S, D, T, Z and so on; raises OSError when it is gone."""
+    return _stat(process)[0]
+
+
+def is_dead(process: int) -> bool:
+    """Whether the process has ended and only waits to be collected; OSError: it is gone."""
+    return state(process) in (b"Z", b"X")
+
+
 def start_ticks(process: int) -> int:
     """Return when the process started, in clock ticks since boot: with its pid, its name."""
-    return int(read(process, "stat").rpartition(b")")[2].split()[19])
+    return int(_stat(process)[19])
 
 
 def parent(process: int) -> int:
     """Return the pid of the process's parent, 0 where that is in another pid namespace."""
-    return int(read(process, "stat").rpartition(b")")[2].split()[1])
+    return int(_stat(process)[1])
 
 
 def is_alive(pid: int, start: int) -> bool:
@@ -286,8 +301,7 @@ def is_alive(pid: int, start: int) -> bool:
     except OSError:
         return False
     try:
-        state = read(process, "stat").rpartition(b")")[2].split()[0]
-        return start_ticks(process) == start and state not in (b"Z", b"X")
+        return start_ticks(process) == start and not is_dead(process)
     except OSError:
         return False
     finally:
@@ -296,7 +310,7 @@ def is_alive(pid: int, start: int) -> bool:
 
 def nice(process: int) -> int:
     """Return the process's nice value, -20 to 19."""
-    return int(read(process, "stat").rpartition(b")")[2].split()[16])
+    return int(_stat(process)[16])
 
 
 _LIMITS = {

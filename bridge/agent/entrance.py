@@ -5,7 +5,6 @@ A step's connection is handed to its keeper; the agent then has no part in it.
 
 import os
 import re
-import select
 import socket
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
-from bridge.agent.keepers import Keepers
+from bridge.agent.keepers import Keepers, is_hung_up
 from bridge.agent.passage import Passage
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
@@ -107,7 +106,7 @@ class Entrance:
         return job
 
     def _recall(self, connection: socket.socket, job_id: int, uid: int) -> JobRun | None:
-        while not _hung_up(connection):
+        while not is_hung_up(connection):
             try:
                 return self._sandboxes.recall(job_id, uid)
             except TemporaryError as error:
@@ -136,7 +135,7 @@ class Entrance:
                 return state
             if state.name == "finished":
                 raise RefusedError("the job is over")
-            if _hung_up(connection):
+            if is_hung_up(connection):
                 return None
             waited_s = time.monotonic() - started
             text = _with_time(progress, waited_s)
@@ -302,12 +301,6 @@ def _check_descriptors(message: wire.Message, descriptors: list[int]) -> None:
     if len(proper) != len(numbers) or wanted != len(descriptors):
         text = f"open files above number {_HIGHEST_DESCRIPTOR} cannot be passed into a sandbox"
         raise RefusedError(text)
-
-
-def _hung_up(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, select.POLLRDHUP)
-    return bool(poll.poll(0))
 
 
 def _with_time(text: str, waited_s: float) -> str:

@@ -297,10 +297,9 @@ class HeldTask:
 
     def _init_is_dead(self) -> bool:
         try:
-            state = kernel.read(self._entry.init, "stat").rpartition(b")")[2].split()[0]
+            return kernel.is_dead(self._entry.init)
         except OSError:
             return True
-        return state in (b"Z", b"X")
 
     def _send(self, kind: str, fields: wire.Fields, descriptors: list[int] | None = None) -> None:
         try:

@@ -77,13 +77,14 @@ class Keepers:
         """Close the lines of keepers that have ended; called with each new one."""
         for step, line in list(self._lines.items()):
             if line.lock.acquire(blocking=False):
-                if line.is_asked_for and _is_hung_up(line.ours):
+                if line.is_asked_for and is_hung_up(line.ours):
                     line.ours.close()
                     del self._lines[step]
                 line.lock.release()
 
 
-def _is_hung_up(line: socket.socket) -> bool:
+def is_hung_up(connection: socket.socket) -> bool:
+    """Whether the other end was closed, or at least sends no more."""
     poll = select.poll()
-    poll.register(line, select.POLLRDHUP)
+    poll.register(connection, select.POLLRDHUP)
     return bool(poll.poll(0))

@@ -70,7 +70,7 @@ class StopWatch:
 
 def _is_stopped(process: int) -> bool:
     try:
-        return kernel.read(process, "stat").rpartition(b")")[2].split()[0] == b"T"
+        return kernel.state(process) == b"T"
     except OSError:
         return False  # it ended
 

@@ -22,7 +22,7 @@ def await_init(process: int) -> None:
     """
     deadline = time.monotonic() + _TIMEOUT_S
     while not kernel.read(process, "cmdline").startswith(_INIT):
-        if kernel.read(process, "stat").rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+        if kernel.is_dead(process):
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         if time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, "the container runtime does not start the init")

@@ -9,6 +9,7 @@ is followed as root.
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import resource
@@ -143,7 +144,7 @@ class _Becoming:
         os.umask(self._asking.umask)
         self._go_to_directory()
         name, environment = self._errand.name, for_the_node(self._environment)
-        if self._is_spreading():
+        if self._is_spreading:
             name, environment = "srun", sbcast.environment_of_step(environment)
         elif self._has_tasks_inside():
             environment = self._with_kept(environment)
@@ -202,7 +203,7 @@ class _Becoming:
 
     def _rewritten(self) -> list[str]:
         arguments = self._arguments
-        if self._is_spreading():
+        if self._is_spreading:
             nodes = os.fsdecode(self._environment.get(b"SLURM_JOB_NUM_NODES", b""))
             directory, job = self._directory, self._errand.job
             arguments = sbcast.step(arguments, self._opened, directory, job, nodes)
@@ -221,6 +222,7 @@ class _Becoming:
         arguments = srun.with_exports(arguments, exported)
         return srun.wrap(srun.with_host_files(arguments, self._shown_to_srun), tasks)
 
+    @functools.cached_property
     def _is_spreading(self) -> bool:
         """Whether this copies a file into the sandboxes of the very job."""
         return self._errand.name == "sbcast" and sbcast.is_for_sandboxes(

@@ -56,16 +56,24 @@ class Copy:
 
 
 def copy_of(arguments: Sequence[str]) -> Copy:
-    """Find the two paths; options may stand behind them."""
-    paths = []
+    """Find the two paths."""
+    paths, _ = _read(arguments)
+    return Copy(*[*paths, None, None][:2])
+
+
+def _read(arguments: Sequence[str]) -> tuple[list[int], dict[str, str | None]]:
+    """Return where paths stand, and the options, which may stand behind these, too."""
+    paths: list[int] = []
+    said: dict[str, str | None] = {}
     at = 0
     while at < len(arguments):
         options = list(TABLE.read(arguments[at:]))
+        said |= {option.name: option.value for option in options}
         at += options[-1].end if options else 0
         if at < len(arguments):
             paths.append(at)
             at += 1
-    return Copy(*[*paths, None, None][:2])
+    return paths, said
 
 
 def paths_inside(arguments: Sequence[str]) -> list[str]:
@@ -104,7 +112,7 @@ def step(
 
     `directory` is sbcast's own, inside; `job` is the sandbox's, which has so many `nodes`.
     """
-    said = _said(arguments)
+    _, said = _read(arguments)
     copy = copy_of(arguments)
     assert copy.source is not None
     assert copy.target is not None
@@ -138,17 +146,6 @@ def environment_of_step(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
         for key, value in environment.items()
         if key in _KEPT or not key.startswith(_WISHES)
     }
-
-
-def _said(arguments: Sequence[str]) -> dict[str, str | None]:
-    """Return the options, which may stand behind the paths, too."""
-    said: dict[str, str | None] = {}
-    at = 0
-    while at < len(arguments):
-        options = list(TABLE.read(arguments[at:]))
-        said |= {option.name: option.value for option in options}
-        at += (options[-1].end if options else 0) + 1
-    return said
 
 
 def _wants_libraries(said: dict[str, str | None]) -> bool:

@@ -89,11 +89,9 @@ void witness_settle(const struct witness *witness)
     uint8_t numbers[WITNESS_MOST];
     int got;
 
-    /* Its first word is that it watches. */
-    for (int at = 0; (got = witness_read(witness, numbers, SETTLE_MS)) > 0; at = 0)
-        for (; at < got; at++)
-            if (numbers[at] == WATCHES)
-                return;
+    while ((got = witness_read(witness, numbers, SETTLE_MS)) > 0)
+        if (memchr(numbers, WATCHES, got) != NULL)
+            return;
 }
 
 void witness_dismiss(struct witness *witness)

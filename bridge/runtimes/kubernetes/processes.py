@@ -170,17 +170,13 @@ def _in_pod(pod_uid: str) -> Iterator[int]:
 
 
 def _is_alive_in(process: int, pod_uid: str) -> bool:
-    return bool(cgroup_of(process, pod_uid)) and not _is_dead(process)
+    return bool(cgroup_of(process, pod_uid)) and not kernel.is_dead(process)
 
 
 def _check_ended(error: OSError) -> None:
     """Pass over the error of a process that ended by itself; raise one of this process's own."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
-
-
-def _is_dead(process: int) -> bool:
-    return kernel.read(process, "stat").rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
 def _pod_name(pod_uid: str) -> re.Pattern[str]:
