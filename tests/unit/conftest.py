@@ -54,3 +54,33 @@ def program_without_loader() -> bytes:
     loader = re.search(rb"/lib[\w./-]*/ld[\w.-]*\0", content)
     assert loader
     return content.replace(loader[0], b"/no" + loader[0][3:])
+
+
+@pytest.fixture(
+    params=[
+        (b"#!/no/such/python\n", 127, "interpreter /no/such/python cannot be started: No such"),
+        (b"#!/etc/passwd\n", 126, "interpreter /etc/passwd cannot be started: Permission denied"),
+        (b"#!/bin/sh\0x\n", 126, "NUL byte"),
+        (b"\x7fELFgarbage", 126, "Exec format error"),
+        (None, 127, "loader is missing"),
+        (b"", 126, "begins with no #! line"),
+    ],
+    ids=["no interpreter", "no program as interpreter", "NUL", "garbage", "no loader", "empty"],
+)
+def unstartable(request: pytest.FixtureRequest, program_without_loader: bytes) -> Any:
+    """Give a file of #K8S_SCRIPT that does not start: content, a shell's exit code, and words."""
+    content, exit_code, words = request.param
+    return program_without_loader if content is None else content, exit_code, words
+
+
+@pytest.fixture
+def make_file(tmp_path: Path) -> Callable[..., bytes]:
+    """Write a file and return its path as bytes."""
+
+    def make(name: str, content: bytes = b"", mode: int = 0o644) -> bytes:
+        path = tmp_path / name
+        path.write_bytes(content)
+        path.chmod(mode)
+        return os.fsencode(path)
+
+    return make

@@ -1,6 +1,5 @@
 """Files for tests, and Slurm's commands: scripts that say what a test tells them to."""
 
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -24,18 +23,5 @@ def command(open_dir: Path) -> Callable[[str, str], None]:
         path = open_dir / name
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-
-    return make
-
-
-@pytest.fixture
-def make_file(tmp_path: Path) -> Callable[..., bytes]:
-    """Write a file and return its path as bytes."""
-
-    def make(name: str, content: bytes = b"", mode: int = 0o644) -> bytes:
-        path = tmp_path / name
-        path.write_bytes(content)
-        path.chmod(mode)
-        return os.fsencode(path)
 
     return make
