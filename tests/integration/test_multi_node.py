@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,11 +53,17 @@ def aliased(cluster):
 
 @pytest.fixture
 def own_storage(cluster):
-    """The settings with which an agent has none of the images that the others have."""
+    """The settings with which an agent has none of the images that the others have.
+
+    To be named before `replace_agent`, whose agent must have ended when the storage goes.
+    """
     usual = f"{cluster.state}/podman"
     own = cluster.state / "alone"  # Podman takes short paths only
     yield [(f"={usual}/{name}", f"={own}/{name}") for name in ("root", "run")]
-    shutil.rmtree(own, ignore_errors=True)
+    for mounted in cluster.mounts():
+        if Path(mounted).is_relative_to(own):
+            subprocess.run(["umount", mounted], check=True)
+    shutil.rmtree(own)
 
 
 def submit(job, nodes, image, body="echo ran on $SLURM_JOB_NODELIST\n", *options):
@@ -70,7 +77,7 @@ def comment_of(cluster, node):
 
 
 def test_nothing_begins_before_the_sandbox_of_every_node_is_ready(
-    cluster, job, replace_agent, aliased, own_storage
+    cluster, job, own_storage, replace_agent, aliased
 ):
     *_, last = nodes = cluster.nodes
     assert len(nodes) == 4
@@ -97,7 +104,7 @@ def test_a_node_that_refuses_the_image_fails_the_whole_job_and_is_named(
 
 
 def test_what_is_nobodys_fault_requeues_the_whole_job_and_names_the_node(
-    cluster, job, nodes, replace_agent, aliased, own_storage
+    cluster, job, nodes, own_storage, replace_agent, aliased
 ):
     image = aliased("127.0.0.1:1")  # where nobody listens
     patience = ("[agent]\n", "[agent]\nsandbox_start_timeout_s = 2.0\n")

@@ -105,8 +105,10 @@ SAME = {
     # One signal: `timeout` sends another to the group, and two at once are one to a shell.
     "terminated": ("timeout --foreground 2 srun sleep 60; echo $?\n", "-n1"),
     "killed": ("timeout --foreground -s KILL 2 srun sleep 60; echo $?\n", "-n1"),
+    # A task that bears it: srun says another thing when it has heard of the end in time.
     "interrupted": (
-        "timeout --foreground -s INT 2 srun --quit-on-interrupt sleep 60; echo $?\n",
+        "timeout --foreground -s INT 2 srun --quit-on-interrupt sh -c 'trap : INT\n"
+        "while :; do sleep 60; done'; echo $?\n",
         "-n1",
     ),
     "user-signal": ("timeout --foreground -s USR1 2 srun sh -c 'trap \"echo got; exit 9\" USR1\n"

@@ -9,7 +9,8 @@ from tests.integration.slurm_on_kubernetes import BASH
 from tests.integration.submitted_job import script
 
 IMAGES = {"podman": "localhost/sbridge-demo:latest", "kubernetes": BASH}
-CLUSTERS = {"podman": "_shared_cluster", "kubernetes": "slurm_on_kubernetes"}
+# The former is the fixture that ours stands before: it knows which options the cluster has.
+CLUSTERS = {"podman": "cluster", "kubernetes": "slurm_on_kubernetes"}
 PLACES = [
     pytest.param((runtime, proctrack), marks=getattr(pytest.mark, runtime))
     for runtime in IMAGES
