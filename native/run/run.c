@@ -29,12 +29,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "script.h"
+#include "signals.h"
 #include "wire.h"
-#include "witness.h"
 #include "words.h"
 
 #ifndef AGENT_TIMEOUT_MS
@@ -51,15 +51,6 @@ enum {
     FATAL = 1,
     MOST_OPEN = 62, /* a message holds 64 descriptors, and two are the agent's */
     WHY_TIMEOUT_S = 5,
-    ATTEST_MS = 5,  /* for which a signal is held back until the witness has it, too */
-    LATE_MS = 500, /* after which what the witness sees is another signal */
-    MOST_SIGNALS = 256,
-};
-
-/* How often something happened lately. */
-struct tally {
-    unsigned count;
-    long last_ms;
 };
 
 static struct {
@@ -69,24 +60,9 @@ static struct {
     int descriptors[MOST_OPEN + 1]; /* the step's own, and the script */
     int count;
     bool ignores_pipe; /* it was started with SIGPIPE ignored */
-    struct witness witness;
-    struct tally seen[MOST_SIGNALS];  /* by the witness, and by this process not yet */
-    struct tally alone[MOST_SIGNALS]; /* passed on for the script alone */
+    struct signals signals;
     long deadline_ms; /* later once an agent says something */
 } step;
-
-static long now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void pause_ms(long time_ms)
-{
-    nanosleep(&(struct timespec){time_ms / 1000, time_ms % 1000 * 1000000}, NULL);
-}
 
 static char *working_directory(void)
 {
@@ -200,7 +176,7 @@ static bool converse(int connection, struct message *answer)
 {
     *answer = wire_none();
     if (wire_send(connection, &step.request, step.descriptors, step.count))
-        witness_start(&step.witness); /* while the agent works */
+        witness_start(&step.signals.witness); /* while the agent works */
     else if (errno != EPIPE && errno != ECONNRESET)
         return false;
     return wait_for_answer(connection, answer); /* it may say why it would not listen */
@@ -339,7 +315,7 @@ static int end_without_keeper(void)
 {
     const char *why;
 
-    witness_dismiss(&step.witness);
+    witness_dismiss(&step.signals.witness);
     why = why_lost();
     if (*why == '\0')
         return fail(FATAL,
@@ -357,7 +333,7 @@ static int end_with(struct message *last)
     struct pollfd keeper = {.fd = last->descriptor, .events = POLLIN};
     const char *status = wire_first(last, "status");
 
-    witness_dismiss(&step.witness);
+    witness_dismiss(&step.signals.witness);
     if (keeper.fd >= 0)
         poll(&keeper, 1, SEE_OFF_MS);
     if (*wire_first(last, "lost")) {
@@ -373,91 +349,30 @@ static int end_with(struct message *last)
 /* The keeper could not start the script. */
 static int end_before(const struct message *last)
 {
-    witness_dismiss(&step.witness);
+    witness_dismiss(&step.signals.witness);
     return obey(last);
 }
 
-static void count(struct tally *tally)
+/* Pass signals on until the script has ended; returns the exit code. */
+static int attend(void)
 {
-    if (now_ms() > tally->last_ms + LATE_MS)
-        tally->count = 0;
-    tally->count++;
-    tally->last_ms = now_ms();
-}
-
-static bool take(struct tally *tally)
-{
-    if (now_ms() > tally->last_ms + LATE_MS)
-        tally->count = 0;
-    if (tally->count == 0)
-        return false;
-    tally->count--;
-    return true;
-}
-
-static void pass_on(int connection, int number, const char *whom)
-{
-    struct message told = wire_begin("signal");
-
-    wire_add_number(&told, "number", number);
-    wire_add_text(&told, "to", whom);
-    /* If it fails, the script has ended; the keeper's last word is still to be read. */
-    wire_send(connection, &told, NULL, 0);
-    wire_drop(&told);
-}
-
-/* Hear the witness: a signal that the script has got already is for the others of its group, unless
- * that signal is `awaited`.
- */
-static void hear_witness(int connection, int awaited, int wait_ms)
-{
-    uint8_t numbers[WITNESS_MOST];
-    int got = witness_read(&step.witness, numbers, wait_ms);
-
-    for (int i = 0; i < got; i++)
-        if (numbers[i] != awaited && take(&step.alone[numbers[i]]))
-            pass_on(connection, numbers[i], "others");
-        else
-            count(&step.seen[numbers[i]]);
-}
-
-/* Pass a signal on, to all of the group if the witness got it as well. On a busy node that is not
- * known at once; the script does not wait for it.
- */
-static void hear_signal(int connection, int number)
-{
-    long end_ms = now_ms() + ATTEST_MS;
-    bool is_for_all = take(&step.seen[number]);
-
-    while (!is_for_all && step.witness.pid != 0 && now_ms() < end_ms) {
-        hear_witness(connection, number, (int)(end_ms - now_ms()));
-        is_for_all = take(&step.seen[number]);
-    }
-    pass_on(connection, number, is_for_all ? "group" : "script");
-    if (!is_for_all)
-        count(&step.alone[number]);
-}
-
-static int pass_signals_on(int connection, int signals)
-{
-    int reports = step.witness.pid != 0 ? step.witness.reports : -1;
+    struct signals *signals = &step.signals;
+    int reports = signals->witness.pid != 0 ? signals->witness.reports : -1;
     struct pollfd waiting[] = {
-        {signals, POLLIN, 0}, {connection, POLLIN, 0}, {reports, POLLIN, 0}};
+        {signals->own, POLLIN, 0}, {signals->keeper, POLLIN, 0}, {reports, POLLIN, 0}};
     struct message message;
-    int number;
 
     for (;;) {
         if (poll(waiting, 3, -1) < 0)
             continue;
-        while ((number = read_signal(signals)) != 0)
-            hear_signal(connection, number);
+        signals_pass_on(signals);
         if (waiting[2].revents & POLLIN)
-            hear_witness(connection, 0, 0);
+            signals_hear_witness(signals);
         else if (waiting[2].revents)
             waiting[2].fd = -1; /* somebody killed it */
         if (waiting[1].revents == 0)
             continue;
-        if (!wire_receive(connection, &message))
+        if (!wire_receive(signals->keeper, &message))
             return end_without_keeper();
         if (wire_is(&message, "exited"))
             return end_with(&message);
@@ -471,22 +386,23 @@ static int pass_signals_on(int connection, int signals)
 static int accompany(int connection)
 {
     struct message go = wire_begin("go");
-    int signals;
+    struct witness *witness = &step.signals.witness;
 
     if (release_terminal()) { /* the witness saw the hang-up, which is no signal for the script */
-        witness_dismiss(&step.witness);
-        witness_start(&step.witness);
+        witness_dismiss(witness);
+        witness_start(witness);
     }
-    witness_settle(&step.witness);
-    signals = catch_signals();
-    if (signals < 0)
+    witness_settle(witness);
+    step.signals.keeper = connection;
+    step.signals.own = catch_signals();
+    if (step.signals.own < 0)
         die("cannot see this step's signals");
     /* The keeper starts the script only now, when no signal can be lost any more. */
-    wire_add_number(&go, "witness", step.witness.pid);
+    wire_add_number(&go, "witness", witness->pid);
     wire_send(connection, &go, NULL, 0); /* if it fails, the keeper's last word says why */
     wire_drop(&go);
     wire_drop(&step.request);
-    return pass_signals_on(connection, signals);
+    return attend();
 }
 
 /* Go through the states; returns the exit code. */
@@ -502,7 +418,7 @@ static int run(void)
         if (is_answered && wire_is(&answer, "entered"))
             return accompany(connection);
         close(connection);
-        witness_dismiss(&step.witness);
+        witness_dismiss(&step.signals.witness);
         if (is_answered && !wire_is(&answer, "busy"))
             return obey(&answer);
         if (is_answered)

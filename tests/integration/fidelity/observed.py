@@ -31,8 +31,11 @@ _OTHER = (
     # Who starts a task also says when it cannot be started.
     (rb"(?:slurmstepd-\S+: error|\[TIME\] error|sbridge): execve", b"WHO: execve"),
     (rb"(slurm_script: line \d+:) +\d+ ", rb"\1 PID "),
-    # Twice, when slurmctld and srun ask at once that a step ends; not at all, when srun has hung up.
-    (rb"(?:slurmstepd-\S+:|\[TIME\]) error: \*\*\* STEP \S+ ON \S+ CANCELLED AT TIME \*\*\*\n", b""),
+    # Twice, when slurmctld and srun end a step at once; not at all, when srun has hung up.
+    (
+        rb"(?:slurmstepd-\S+:|\[TIME\]) error: \*\*\* STEP \S+ ON \S+ CANCELLED AT TIME \*\*\*\n",
+        b"",
+    ),
     # When slurmctld has not yet noted the end of the step before.
     (rb"srun: (?:Job \S+ step creation \w+ disabled, retrying \(.*\)|Step created for .*)\n", b""),
 )
