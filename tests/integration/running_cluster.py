@@ -314,14 +314,19 @@ class Cluster:
         return self.podman("pod", "ps", "--format", "{{.Name}}").split()
 
     def processes(self, words: str) -> list[str]:
-        """Return the command lines (arguments ended by NUL) with these words in them."""
+        """Return the command lines (arguments ended by NUL) with these words in them.
+
+        Those of the cluster's users: what they start has its slurm.conf in the environment.
+        """
+        own = f"\0SLURM_CONF={self.slurm_environment['SLURM_CONF']}\0".encode()
         found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
+        for path in Path("/proc").glob("[0-9]*"):
             try:
-                line = path.read_bytes().decode("utf-8", "replace")
+                line = (path / "cmdline").read_bytes().decode("utf-8", "replace")
+                environment = (path / "environ").read_bytes()
             except OSError:
                 continue
-            if f"\0{words}\0" in f"\0{line}":
+            if f"\0{words}\0" in f"\0{line}" and own in b"\0" + environment:
                 found.append(line)
         return found
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.integration.running_cluster import Cluster
+from tests.integration.running_cluster import Cluster, own_stderr
 
 
 def script(body: str, image: str = "", interpreter: str = "/bin/sh", header: str = "") -> str:
@@ -27,6 +27,11 @@ class Submitted:
     @property
     def err(self) -> str:
         return self._err.read_text() if self._err.exists() else ""
+
+    @property
+    def own_err(self) -> str:
+        """What is in stderr but for what sbridge says of a slow start."""
+        return own_stderr(self._err).decode() if self._err.exists() else ""
 
     @property
     def end(self) -> tuple[str, str]:

@@ -124,7 +124,7 @@ def test_every_attribute_is_the_native_one(job):
 def test_more_than_64_mib_of_shared_memory_can_be_used(job):
     fill = "head -c 80000000 /dev/zero >/dev/shm/x && wc -c </dev/shm/x\n"
     ran = job(script(fill, BASH), "--mem=300")
-    assert (ran.end, ran.out, ran.err) == (("COMPLETED", "0:0"), "80000000\n", "")
+    assert (ran.end, ran.out, ran.own_err) == (("COMPLETED", "0:0"), "80000000\n", "")
 
 
 def test_no_variable_of_the_cluster_or_the_runtime_reaches_a_job(job):

@@ -5,7 +5,6 @@ import signal
 
 import pytest
 
-from tests.integration.running_cluster import own_stderr
 from tests.integration.slurm_on_kubernetes import ALPINE
 from tests.integration.submitted_job import Held, script
 
@@ -70,7 +69,7 @@ def test_a_running_job_keeps_its_pod_when_its_agent_is_back_and_compares(cluster
     pod = cluster.pod(ran.ran.job_id)["metadata"]
     assert (pod["uid"], pod.get("deletionTimestamp")) == (uid, None)
     assert ran.let_go() == Held.WENT_ON
-    assert ran.ran.err == ""
+    assert ran.ran.own_err == ""
 
 
 def test_a_pod_whose_removal_was_cut_short_is_removed_by_the_next_agent(cluster, held):
@@ -100,7 +99,7 @@ def test_a_record_whose_pod_and_job_went_while_the_agent_was_dead_is_closed(clus
     cluster.kill_agents()
     cluster.kubectl("delete", "pod", f"slurm-job-{ran.ran.job_id}", "--force", "--grace-period=0")
     assert ran.ran.end == ("FAILED", "0:9")
-    assert own_stderr(ran.ran._err).decode() == (
+    assert ran.ran.own_err == (
         "sbridge: the sandbox of this job ended, and everything in it: nobody tells why\n"
     )
     cluster.wait_for(cluster.drained_nodes)  # the Epilog found no agent
@@ -131,7 +130,7 @@ def test_nothing_is_taken_for_gone_while_the_api_is_away(cluster, held):
     cluster.wait_to_tell(node, "reconciled")
     assert cluster.pod(ran.ran.job_id)["metadata"]["uid"] == uid
     assert ran.let_go() == Held.WENT_ON
-    assert ran.ran.err == ""
+    assert ran.ran.own_err == ""
 
 
 def test_what_a_dead_nodes_agent_left_is_removed_by_another_once_its_job_is_over(cluster, held):

@@ -188,7 +188,7 @@ def test_variables_of_the_image_are_used_where_the_job_has_none(job, other_image
 def test_more_than_64_mib_of_shared_memory_can_be_used(job):
     fill = "head -c 80000000 /dev/zero >/dev/shm/x && wc -c </dev/shm/x\n"
     ran = job(script(fill, DEMO), "--mem=300")
-    assert (ran.end, ran.out, ran.err) == (("COMPLETED", "0:0"), "80000000\n", "")
+    assert (ran.end, ran.out, ran.own_err) == (("COMPLETED", "0:0"), "80000000\n", "")
 
 
 def test_a_temporary_folder_that_the_image_lacks_is_replaced_with_a_word(job, shared_dir):

@@ -8,7 +8,6 @@ from urllib.parse import quote
 import pytest
 
 from bridge.slurm import srun
-from tests.integration.running_cluster import own_stderr
 from tests.integration.submitted_job import script
 
 pytestmark = [pytest.mark.slurm, pytest.mark.podman]
@@ -28,7 +27,7 @@ CHANGING = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+|(?<=StepId=)\d+|(?<=STEP )\d+|(?<
 def told(job):
     """Return a job's streams and end, without what is another one in each run."""
     end = job.end
-    err = own_stderr(job._err).decode()
+    err = job.own_err
     for pattern in (WAITING, SPEAKER, CHANGING):
         err = pattern.sub("", err)
     return job.out, sorted(err.splitlines()), end
@@ -227,7 +226,7 @@ def test_srun_is_found_by_links_of_any_name_and_as_an_interpreter(inside):
     )
     ended = inside(body, "-n1")
     assert ended.end == ("COMPLETED", "0:0")
-    assert (ended.out, ended.err) == ("one\n#!/sbridge/bin/srun cat\n", "")
+    assert (ended.out, ended.own_err) == ("one\n#!/sbridge/bin/srun cat\n", "")
 
 
 def test_bash_runs_the_shim_as_well(inside):
@@ -245,7 +244,7 @@ def test_a_directory_and_files_of_the_sandbox_alone_serve_as_well(inside):
     ended = inside(body, "-n1")
     assert ended.end == ("COMPLETED", "0:0")
     assert ended.out.splitlines() == ["/tmp/a b"] * 4 + ["/tmp"] * 2
-    assert ended.err == ""
+    assert ended.own_err == ""
 
 
 def test_the_tasks_have_the_environment_of_their_srun(both):
