@@ -316,17 +316,19 @@ class Cluster:
     def processes(self, words: str) -> list[str]:
         """Return the command lines (arguments ended by NUL) with these words in them.
 
-        Those of the cluster's users: what they start has its slurm.conf in the environment.
+        Other clusters' are not looked at: ours tell in their environment where their state folder
+        is (SLURM_CONF, mostly), or have their root folder in it.
         """
-        own = f"\0SLURM_CONF={self.slurm_environment['SLURM_CONF']}\0".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 line = (path / "cmdline").read_bytes().decode("utf-8", "replace")
-                environment = (path / "environ").read_bytes()
+                environment = (path / "environ").read_bytes().decode("utf-8", "replace")
             except OSError:
                 continue
-            if f"\0{words}\0" in f"\0{line}" and own in b"\0" + environment:
+            if f"\0{words}\0" not in f"\0{line}":
+                continue
+            if f"{self.state}/" in environment or f"{self.state}/" in _mountinfo(path.name):
                 found.append(line)
         return found
 

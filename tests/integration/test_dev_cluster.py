@@ -335,10 +335,12 @@ def asked(mended):
             env={**os.environ, "SBRIDGE_DEV_STATE": str(mended.state)},
             stderr=subprocess.DEVNULL,
         )
-        with caller:
+        try:
             mended.wait_for(lambda: mended.processes(words))
             mended.kill("slurmctld", f"agent-{node}")
+        finally:
             caller.kill()
+            caller.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(slurmctld, signal.SIGCONT)
