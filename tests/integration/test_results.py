@@ -240,8 +240,8 @@ def test_results_wait_for_a_node_whose_nas_is_away(cluster, drop, replace_agent)
     second = cluster.nodes[1]
     replace_agent(second, (f'results = "{cluster.results}"', 'results = "/no/such/place"'))
     job_id = drop("late.sh", script(EACH, DEMO + TWO_NODES))
-    cluster.wait_for(lambda: any(e["run"] == f"{job_id}.0" for e in delayed(cluster, second)))
     assert cluster.wait_job(job_id) == "COMPLETED"
+    cluster.wait_for(lambda: any(e["run"] == f"{job_id}.0" for e in delayed(cluster, second)))
     folder = cluster.results / str(job_id)
     assert not (folder / "job_summary.json").exists()
     replace_agent(second)  # which finds the run on its disk
