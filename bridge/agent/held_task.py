@@ -231,7 +231,7 @@ class HeldTask:
     def _take_message(self) -> bool:
         """Handle what sbridge-run says; False (and the task is ended) when it is gone."""
         try:
-            message, _ = wire.receive(self._connection)
+            message, _ = wire.receive(self._connection, max_descriptors=0)
         except (OSError, wire.WireError):
             message = None
         if message is None:
