@@ -123,9 +123,8 @@ def test_an_images_links_lead_nowhere(root, sandbox):
         place.rename(root / "elsewhere" / place.name)
         place.symlink_to(link)
     made = sandbox(memory(root / "elsewhere/shm", 1))
-    first, second = fittings.fit(made)
-    assert first.startswith("the node's time zone: ")
-    assert second.startswith("/dev/shm: ")
+    _, of_memory = fittings.fit(made)
+    assert of_memory.startswith("/dev/shm: ")
     assert (root / "elsewhere/etc/timezone").read_text() == "Asia/Seoul\n"
     assert size_of(made, "elsewhere/shm") == MIB
 
@@ -134,8 +133,7 @@ def test_an_image_whose_time_zone_is_a_folder_keeps_it_and_gets_the_rest(root, s
     (root / "etc/localtime").unlink()
     (root / "etc/localtime").mkdir()
     made = sandbox(memory(root / "dev/shm", 1))
-    (failure,) = fittings.fit(made)
-    assert failure.startswith("the node's time zone: ")
+    assert len(fittings.fit(made)) == 1
     assert (root / "etc/localtime").is_dir()
     assert size_of(made, "dev/shm") > MIB
 
