@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge import kernel, wire
+from bridge import cgroups, kernel, wire
 from bridge.agent import blueprint, pmix, rendezvous, shim
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
@@ -92,7 +92,7 @@ class Entrance:
     def _job_of(
         self, connection: socket.socket, message: wire.Message, caller: int, uid: int
     ) -> JobRun:
-        named = _named_jobs(message, kernel.slurm_job(kernel.cgroup_paths(caller)))
+        named = _named_jobs(message, cgroups.job_of(cgroups.of_process(caller)))
         runs = self._sandboxes.runs
         job = next(filter(None, map(runs.latest, named)), None)
         job = job or self._recall(connection, named[0], uid)
@@ -248,7 +248,7 @@ class Entrance:
         setting = self._config.agent.step_cgroup
         if setting != "auto":
             return setting
-        return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+        return "slurm" if cgroups.is_slurms(cgroups.of_process(caller)) else "sandbox"
 
 
 def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:
@@ -271,8 +271,8 @@ def _step_of(caller: int, pid: int) -> str:
     parent = kernel.parent(caller)
     if parent <= 1:
         return f"{pid}"  # an orphan
-    cgroups = {_TASK_CGROUP.sub("", path) for path in kernel.cgroup_paths(caller).values()}
-    return " ".join([f"{parent}", *sorted(cgroups)])
+    shared = {_TASK_CGROUP.sub("", path) for path in cgroups.of_process(caller).values()}
+    return " ".join([f"{parent}", *sorted(shared)])
 
 
 def _job_id(value: bytes) -> int:

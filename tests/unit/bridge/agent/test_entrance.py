@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge import kernel, wire
+from bridge import cgroups, kernel, wire
 from bridge.agent.entrance import (
     Entrance,
     RefusedError,
@@ -94,7 +94,7 @@ SLURMS, OTHERS = "/slurm_n1/uid_1001/job_7/step_batch/task_0", "/user.slice"
 def test_the_setting_decides_whose_cgroup_a_step_joins(monkeypatch, setting, path, chosen):
     config = Config()
     config = replace(config, agent=replace(config.agent, step_cgroup=setting))
-    monkeypatch.setattr(kernel, "cgroup_paths", lambda _: {"memory": path, "cpu": OTHERS})
+    monkeypatch.setattr(cgroups, "of_process", lambda _: {"memory": path, "cpu": OTHERS})
     assert Entrance(config, None, None, None)._cgroup_of(-1) == chosen
 
 
@@ -105,10 +105,9 @@ def test_a_step_that_names_no_job_is_refused(value):
 
 
 def test_tasks_of_a_step_have_one_parent_and_one_cgroup_but_for_their_own(monkeypatch):
-    def step(parent, *cgroups, pid=7):
+    def step(parent, *paths, pid=7):
         monkeypatch.setattr(kernel, "parent", lambda _: parent)
-        paths = {str(number): path for number, path in enumerate(cgroups)}
-        monkeypatch.setattr(kernel, "cgroup_paths", lambda _: paths)
+        monkeypatch.setattr(cgroups, "of_process", lambda _: dict(enumerate(paths)))
         return _step_of(-1, pid)
 
     own = step(42, "/slurm/uid_1/job_2/step_0/task_0", "/slurm/uid_1/job_2/step_0", "/")
