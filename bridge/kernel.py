@@ -1,6 +1,6 @@
-"""The few system calls that Python 3.11 lacks, and what /proc and cgroupfs tell.
+"""The few system calls that Python 3.11 lacks, and what /proc tells of processes.
 
-Every function that names a process takes a descriptor of its /proc folder: unlike a pid,
+Every function that asks about a process takes a descriptor of its /proc folder: unlike a pid,
 it never comes to mean another process.
 """
 
@@ -8,9 +8,7 @@ import _signal  # type: ignore[import-not-found]
 import contextlib
 import ctypes
 import errno
-import functools
 import os
-import re
 import resource
 import signal
 import struct
@@ -54,8 +52,6 @@ _FSPICK_EMPTY_PATH = 8
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_RECONFIGURE = 7
 
-# v1: /slurm_n1/uid_1001/job_2/… ; v2: /system.slice/n1_slurmstepd.scope/job_2/…
-_SLURM_CGROUP = re.compile(r"/[^/]*slurm[^/]*/(?:uid_\d+/)?job_(\d+)/")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -269,9 +265,26 @@ def identity(process: int) -> Identity:
     )
 
 
+def processes() -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Yield the pids of all processes, each with its parent, process group and session."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = _fields(file.read())
+        except OSError:
+            continue  # it ended
+        yield int(name), (int(fields[1]), int(fields[2]), int(fields[3]))
+
+
 def _stat(process: int) -> list[bytes]:
+    return _fields(read(process, "stat"))
+
+
+def _fields(stat: bytes) -> list[bytes]:
     """Return the fields of /proc/<pid>/stat (proc(5)) from the state on."""
-    return read(process, "stat").rpartition(b")")[2].split()
+    return stat.rpartition(b")")[2].split()
 
 
 def state(process: int) -> bytes:
@@ -360,135 +373,3 @@ def set_limit(kind: int, soft: int, hard: int) -> None:
 def _least(one: int, other: int) -> int:
     finite = [value for value in (one, other) if value != resource.RLIM_INFINITY]
     return min(finite) if finite else resource.RLIM_INFINITY
-
-
-def cgroup_paths(process: int) -> dict[str, str]:
-    """Return the process's cgroups: controllers ("" for v2) → path."""
-    # Only the kernel's own line ends count: a path may be a user's and hold others.
-    lines = os.fsdecode(read(process, "cgroup")).strip("\n").split("\n")
-    return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
-
-
-_MOUNTS = Path("/proc/self/mountinfo")
-
-
-@functools.cache
-def cgroup_mounts() -> dict[str, Path]:
-    """Return where each hierarchy is mounted: its mount options ("" for v2) → path.
-
-    Read once: mountinfo is long where sandboxes are, and hierarchies stay where they are.
-    """
-    mounts: dict[str, Path] = {}
-    for line in os.fsdecode(_MOUNTS.read_bytes()).strip("\n").split("\n"):
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        place = before.split(" ")
-        if place[3] != "/":
-            continue
-        if kind == "cgroup2":
-            mounts[""] = Path(place[4])
-        elif kind == "cgroup":
-            mounts[options.rpartition(" ")[2]] = Path(place[4])
-    return mounts
-
-
-def open_cgroups(paths: dict[str, str]) -> list[int]:
-    """Open the given cgroups (`cgroup_paths` of a process): a pid written to one moves there."""
-    mounts = cgroup_mounts()
-    opened: list[int] = []
-    try:
-        for controllers, path in paths.items():
-            mount = _mount_of(controllers, mounts)
-            if mount is not None:
-                procs = f"{mount}/{path.lstrip('/')}/cgroup.procs"
-                opened.append(os.open(procs, os.O_WRONLY | os.O_CLOEXEC))
-    except OSError:
-        for descriptor in opened:
-            os.close(descriptor)
-        raise
-    return opened
-
-
-def expect_cgroup_move() -> None:
-    """Wait, in the place of a move that follows soon, for the kernel to be ready for it.
-
-    The first move after some idle time waits for an RCU grace period, ten milliseconds and
-    more, and so does this one, of the calling process to where it is. For cgroup v1 and v2.
-    """
-    own = open_process(os.getpid())
-    try:
-        paths = cgroup_paths(own)
-    finally:
-        os.close(own)
-    with contextlib.suppress(OSError):
-        for descriptor in open_cgroups(dict([min(paths.items())])):
-            try:
-                os.write(descriptor, b"0")
-            finally:
-                os.close(descriptor)
-
-
-def cgroup_is_empty(path: str) -> bool:
-    """Whether no process is left in the cgroup or below it, in any hierarchy."""
-    return not _cgroup_processes(path)
-
-
-def kill_cgroup(path: str) -> None:
-    """Kill every process in the cgroup and below it, in any hierarchy."""
-    for pid in _cgroup_processes(path):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def cgroup_children(path: str) -> set[str]:
-    """Return the names of the cgroups in this one, of all hierarchies."""
-    found: set[str] = set()
-    for mount in cgroup_mounts().values():
-        with contextlib.suppress(OSError), os.scandir(mount / path.lstrip("/")) as entries:
-            found.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    return found
-
-
-def remove_cgroup(path: str) -> bool:
-    """Remove the cgroup and those below it from every hierarchy; False when some are in use."""
-    tops = [mount / path.lstrip("/") for mount in cgroup_mounts().values()]
-    for top in tops:
-        for folder, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-    return not any(top.exists() for top in tops)
-
-
-def _cgroup_processes(path: str) -> set[int]:
-    found: set[int] = set()
-    for mount in cgroup_mounts().values():
-        for folder, _, _ in os.walk(mount / path.lstrip("/")):  # unlike glob, bears their removal
-            with contextlib.suppress(OSError):
-                found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
-    return found
-
-
-def cgroup_mount(controllers: str) -> Path | None:
-    """Return where the hierarchy of these controllers ("" for v2) is mounted, if it is."""
-    return _mount_of(controllers, cgroup_mounts())
-
-
-def _mount_of(controllers: str, mounts: dict[str, Path]) -> Path | None:
-    if not controllers:
-        return mounts.get("")
-    wanted = set(controllers.split(","))
-    for options, path in mounts.items():
-        if options and wanted <= set(options.split(",")):
-            return path
-    return None
-
-
-def in_slurm_cgroup(paths: dict[str, str]) -> bool:
-    """Whether Slurm made a cgroup for the process (proctrack/cgroup or task/cgroup)."""
-    return any(_SLURM_CGROUP.search(path) for path in paths.values())
-
-
-def slurm_job(paths: dict[str, str]) -> int:
-    """Return the id of the job whose cgroup these are, 0 where Slurm made none."""
-    found = [match for path in paths.values() if (match := _SLURM_CGROUP.search(path))]
-    return int(found[0][1]) if found else 0

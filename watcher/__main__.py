@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bridge import config, log
+from bridge import config_file, log
 from bridge.errors import ConfigError, SbridgeError
 from watcher.daemon import Watcher
 from watcher.locks import StateFolder
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
     try:
-        settings = config.load(config.find_path(options.config))
+        settings = config_file.load(config_file.find_path(options.config))
         state = StateFolder(settings.watcher.state_dir)
         logger = log.start(settings.logging, "watcher")
     except ConfigError as error:

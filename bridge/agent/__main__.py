@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge import config as configuration
+from bridge import config_file
 from bridge.agent import folders, forge, keeper, publication
+from bridge.config import Config
 from bridge.errors import ConfigError, SbridgeError
 
 _EX_CONFIG = 78
@@ -28,7 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     node = arguments.node or socket.gethostname().partition(".")[0]  # the unit's %i may be empty
     try:
-        settings = configuration.load(configuration.find_path(arguments.config))
+        settings = config_file.load(config_file.find_path(arguments.config))
         # Before threads, logs and clients exist: the forge's children inherit none of them.
         handlers: dict[str, forge.Handler] = {
             "enter": keeper.enter,
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 class _Agent:
-    def __init__(self, settings: configuration.Config, node: str, smithy: forge.Forge) -> None:
+    def __init__(self, settings: Config, node: str, smithy: forge.Forge) -> None:
         from bridge import log
         from bridge.agent import blueprint, shim
         from bridge.agent.delivery import Deliveries

@@ -4,6 +4,7 @@ PATH begins with the folder of these commands, but a script may set PATH anew, o
 /usr/bin/srun in full. An image's own client, which could reach no Slurm, gives way.
 """
 
+import contextlib
 import os
 
 from bridge.agent import shim
@@ -13,6 +14,8 @@ _DRAFT = ".sbridge-new"
 
 def make(folder: int) -> None:
     """Put the links into an open folder of the sandbox; raises OSError where it takes none."""
+    with contextlib.suppress(FileNotFoundError):  # of a try that was interrupted
+        os.unlink(_DRAFT, dir_fd=folder)
     for name in shim.COMMANDS:
         os.symlink(f"{shim.FOLDER}/{name}", _DRAFT, dir_fd=folder)
         try:

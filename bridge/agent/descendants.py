@@ -1,7 +1,6 @@
 """The processes that came of one, as /proc shows them at this moment."""
 
-import os
-from collections.abc import Iterator
+from bridge import kernel
 
 
 def descendants(root: int, session: int) -> list[int]:
@@ -9,7 +8,7 @@ def descendants(root: int, session: int) -> list[int]:
 
     The leader is `root` itself or has nothing to do with it; -1 is no session.
     """
-    processes = dict(_processes())
+    processes = dict(kernel.processes())
     found = {root}
     size = 0
     while len(found) > size:
@@ -24,17 +23,4 @@ def descendants(root: int, session: int) -> list[int]:
 
 def members(group: int) -> list[int]:
     """Return the processes of a process group."""
-    return sorted(pid for pid, (_, its_group, _) in _processes() if its_group == group)
-
-
-def _processes() -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """Yield the processes: pid, and parent, process group and session."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                stat = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        yield int(name), (int(stat[1]), int(stat[2]), int(stat[3]))
+    return sorted(pid for pid, (_, its_group, _) in kernel.processes() if its_group == group)

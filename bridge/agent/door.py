@@ -63,9 +63,13 @@ class Door:
         self._owner = self.entry.heritage.owner
         self._inside = os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.entry.init)
         self._outside = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._make()
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC  # readers never see its end
-        self._door = os.open(f"{self.folder}/door", flags)
+        try:
+            self._make()
+            self._door = os.open(f"{self.folder}/door", flags)
+        except OSError:
+            wire.close_all([self._inside, self._outside])
+            raise
         self.poll.register(self._door, select.POLLIN)
 
     def serve(self, ready: Iterable[int]) -> None:
@@ -106,16 +110,15 @@ class Door:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
-        before = os.umask(0)
         try:
-            os.mkdir(self.folder, 0o755)
+            os.mkdir(self.folder)
         except FileExistsError:  # of a keeper with the same name
             shutil.rmtree(self.folder)
-            os.mkdir(self.folder, 0o755)
+            os.mkdir(self.folder)
+        Path(self.folder).chmod(0o755)  # whatever the umask
         path = f"{self.folder}/door"
         os.mkfifo(path, 0o200)
         os.chown(path, self._owner.uids[0], self._owner.gids[0])  # no stranger speaks for him
-        os.umask(before)
 
     def _by_asking(self) -> dict[int, int]:
         return {command.asking: pid for pid, command in self._commands.items()}
@@ -141,8 +144,7 @@ class Door:
             return
         if pid in self._commands:  # another one waits for the same command
             os.close(held[0])
-            os.close(self._commands[pid].waiter)
-            self._commands[pid].waiter = held[1]
+            self._change_waiter(self._commands[pid], held[1])
             return
         command = _Command(name, *held)
         self._commands[pid] = command
@@ -154,6 +156,12 @@ class Door:
                 command.child = self._start(command, count)
         except OSError as error:
             self._tell_end(pid, command, f"say the node cannot start it: {error.strerror}")
+
+    def _change_waiter(self, command: _Command, waiter: int) -> None:
+        os.close(command.waiter)
+        command.waiter = waiter
+        if not command.child:  # its end was told meanwhile
+            self._wake(command)
 
     def _start(self, command: _Command, count: int) -> int:
         keeper = os.getpid()
@@ -223,6 +231,10 @@ class Door:
             draft.write_text(f"{verdict}\n")
             draft.chmod(0o444)
             draft.rename(draft.with_name(str(pid)))
+        self._wake(command)
+
+    def _wake(self, command: _Command) -> None:
+        """End the waiter, for which the asking process waits."""
         # A shell says nothing of a child that died of SIGPIPE.
         for number in (signal.SIGPIPE, signal.SIGKILL):
             if number == signal.SIGKILL or not self._ignores(command.waiter, number):

@@ -1,4 +1,4 @@
-"""Where steps enter sandboxes: who asks, what he waits for, and what his keeper is told.
+"""Where steps enter sandboxes: who asks, and what he waits for.
 
 A step's connection is handed to its keeper; the agent then has no part in it.
 """
@@ -7,11 +7,11 @@ import os
 import re
 import socket
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from bridge import kernel, wire
-from bridge.agent import blueprint, pmix, rendezvous, shim
+from bridge import cgroups, kernel, wire
+from bridge.agent import blueprint, orders
 from bridge.agent.forge import Forge
 from bridge.agent.heritage import Heritage
 from bridge.agent.job import JobRun, State
@@ -20,8 +20,9 @@ from bridge.agent.passage import Passage
 from bridge.agent.sandboxes import Sandboxes
 from bridge.config import Config
 from bridge.errors import PermanentError, TemporaryError
-from bridge.job_spool import slurmd_script
 from bridge.runtimes.sandbox import Sandbox
+
+T = TypeVar("T")
 
 _QUIET_S = 2.0
 _LOOK_S = 1.0
@@ -66,7 +67,10 @@ class Entrance:
             if state.sandbox is None:
                 self._send_native(connection, message, job)
             else:
-                self._hand_over(connection, message, descriptors, caller, pid, job)
+                self._once_slurm_answers(
+                    connection,
+                    lambda: self._hand_over(connection, message, descriptors, caller, pid, job),
+                )
         except RefusedError as refusal:
             fields: wire.Fields = [("text", os.fsencode(str(refusal))), ("exit_code", b"1")]
             wire.send(connection, wire.Message("failed", fields))
@@ -92,7 +96,7 @@ class Entrance:
     def _job_of(
         self, connection: socket.socket, message: wire.Message, caller: int, uid: int
     ) -> JobRun:
-        named = _named_jobs(message, kernel.slurm_job(kernel.cgroup_paths(caller)))
+        named = _named_jobs(message, cgroups.job_of(cgroups.of_process(caller)))
         runs = self._sandboxes.runs
         job = next(filter(None, map(runs.latest, named)), None)
         job = job or self._recall(connection, named[0], uid)
@@ -106,14 +110,19 @@ class Entrance:
         return job
 
     def _recall(self, connection: socket.socket, job_id: int, uid: int) -> JobRun | None:
+        try:
+            return self._once_slurm_answers(connection, lambda: self._sandboxes.recall(job_id, uid))
+        except PermanentError as error:
+            raise RefusedError(error.message) from error
+
+    def _once_slurm_answers(self, connection: socket.socket, do: Callable[[], T]) -> T | None:
+        """Do what needs a word of Slurm's, when that can be had; None when the caller went away."""
         while not is_hung_up(connection):
             try:
-                return self._sandboxes.recall(job_id, uid)
+                return do()
             except TemporaryError as error:
                 self._send_waiting(connection, f"waiting for Slurm: {error.message}")
                 time.sleep(_LOOK_S)
-            except PermanentError as error:
-                raise RefusedError(error.message) from error
         return None
 
     def _wait_for_sandbox(self, connection: socket.socket, job: JobRun) -> State | None:
@@ -151,7 +160,7 @@ class Entrance:
         given = message.every("env")
         added = [pair for pair in blueprint.environment(given, None, job) if pair not in given]
         fields: wire.Fields = [("env", pair) for pair in added]
-        fields += _file_to_run(message, job)
+        fields += orders.file_to_run(message, job)
         if job.request.asked.workdir:
             fields.append(("cwd", job.request.asked.workdir.encode()))
         wire.send(connection, wire.Message("exec", fields))
@@ -175,15 +184,15 @@ class Entrance:
         with Passage() as passage:
             cgroup = self._open(passage, sandbox, job, caller)
             passage.watch_stops(pid)
-            orders: wire.Fields = [
+            told: wire.Fields = [
                 ("cgroup", cgroup.encode()),
                 *passage.orders,
                 *heritage.orders(),
-                *self._orders(message, caller, pid, job),
+                *orders.of(message, caller, pid, job, self._sandboxes.node),
             ]
             passed = [connection.fileno(), caller, *passage.descriptors, *descriptors]
             step = f"{sandbox.name} {sandbox.init_pid} {_step_of(caller, pid)}"
-            self._keepers.hold(step, wire.Message("enter", orders), passed)
+            self._keepers.hold(step, wire.Message("enter", told), passed)
         self._log.info("step_entered", run=str(job.run), sandbox=sandbox.name, pid=pid)
 
     def _open(self, passage: Passage, sandbox: Sandbox, job: JobRun, caller: int) -> str:
@@ -199,56 +208,17 @@ class Entrance:
             raise RefusedError(f"the sandbox could not be entered: {error}") from error
         return cgroup
 
-    def _orders(self, message: wire.Message, caller: int, pid: int, job: JobRun) -> wire.Fields:
-        asked = job.request.asked
-        directories = [asked.workdir.encode(), message.first("cwd")]
-        if message.first("task"):
-            directories.reverse()  # where srun was started comes first
-        door = f"{pid}-{kernel.start_ticks(caller)}"
-        orders: wire.Fields = [
-            ("uid", b"%d" % job.request.uid),
-            ("warnings", os.fsencode(job.spool.warnings)),
-            ("usage", os.fsencode(job.spool.usage)),
-            ("task", message.first("task")),
-            ("door", os.fsencode(job.spool.steps / door)),
-            ("bin_dir", os.fsencode(self._config.slurm.bin_dir)),
-            ("runner", message.first("runner")),
-            ("job", b"%d" % job.run.job_id),
-        ]
-        orders += [("cwd", directory) for directory in directories if directory]
-        orders += [("fd", number) for number in message.every("fd")]
-        orders += [("arg", argument) for argument in message.every("arg")]
-        script = self._script_copy(message, job)
-        given = rendezvous.extended(message.every("env"), job, is_batch=script is not None)
-        orders += [("env", pair) for pair in _environment(given, job, door)]
-        folder = pmix.folder_name(given)
-        if folder:
-            orders += pmix.orders(folder, self._sandboxes.node.slurmd_spool, job.spool.slurmd)
-        orders += _file_to_run(message, job)
-        if script is not None:
-            orders.append(("script_copy", os.fsencode(script)))
-        return orders
-
     def _namespaces(self) -> tuple[bytes, ...]:
         """Return what a step joins; with the node's network goes the node's name."""
         if self._config.sandbox.host_network:
             return (b"ipc", b"pid", b"mnt")
         return (b"ipc", b"uts", b"net", b"pid", b"mnt")
 
-    def _script_copy(self, message: wire.Message, job: JobRun) -> Path | None:
-        """Return where the sandbox shows the batch script, if this step runs it."""
-        if not message.first("script"):
-            return None
-        script = slurmd_script(job.run.job_id)
-        if os.fsencode(self._sandboxes.node.slurmd_spool / script) not in message.every("arg"):
-            return None
-        return job.spool.slurmd / script
-
     def _cgroup_of(self, caller: int) -> str:
         setting = self._config.agent.step_cgroup
         if setting != "auto":
             return setting
-        return "slurm" if kernel.in_slurm_cgroup(kernel.cgroup_paths(caller)) else "sandbox"
+        return "slurm" if cgroups.is_slurms(cgroups.of_process(caller)) else "sandbox"
 
 
 def _named_jobs(message: wire.Message, in_cgroup: int) -> list[int]:
@@ -271,26 +241,16 @@ def _step_of(caller: int, pid: int) -> str:
     parent = kernel.parent(caller)
     if parent <= 1:
         return f"{pid}"  # an orphan
-    cgroups = {_TASK_CGROUP.sub("", path) for path in kernel.cgroup_paths(caller).values()}
-    return " ".join([f"{parent}", *sorted(cgroups)])
+    shared = {_TASK_CGROUP.sub("", path) for path in cgroups.of_process(caller).values()}
+    return " ".join([f"{parent}", *sorted(shared)])
 
 
 def _job_id(value: bytes) -> int:
     return int(value) if value.isdigit() and len(value) <= _DIGITS else 0
 
 
-def _environment(given: list[bytes], job: JobRun, door: str) -> list[bytes]:
-    return blueprint.environment(given, job.state.sandbox, job, f"{shim.DOORS}/{door}")
-
-
 def _gone(job: JobRun) -> str:
     return f"the sandbox of this job is gone: {job.why_lost(_WHY_S)}"
-
-
-def _file_to_run(message: wire.Message, job: JobRun) -> wire.Fields:
-    """Return the file that runs in place of a batch script without a command, if one is named."""
-    file = job.request.asked.script if message.first("idle") else ""
-    return [("file", file.encode())] if file else []
 
 
 def _check_descriptors(message: wire.Message, descriptors: list[int]) -> None:

@@ -25,7 +25,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from bridge import kernel, wire
+from bridge import cgroups, kernel, wire
 from bridge.notify import notify
 
 Handler = Callable[[wire.Message, list[int]], None]
@@ -89,7 +89,7 @@ class _Serving:
         # Nothing that the agent was started with may reach a user's process.
         os.closerange(3, self._channel.fileno())
         os.closerange(self._channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        kernel.cgroup_mounts()  # known to every child then
+        cgroups.hierarchies()  # known to every child then
         gc.collect()
         gc.freeze()
         gc.disable()  # a child is short or idle, and a collection would copy the shared memory

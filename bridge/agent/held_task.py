@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from bridge import kernel, wire
-from bridge.agent import usage
+from bridge.agent import script_copy, usage
 from bridge.agent.descendants import descendants, members
 from bridge.agent.door import Door
 from bridge.agent.entry import Entry
@@ -32,7 +32,6 @@ from bridge.agent.stop_watch import StopWatch
 
 _OVER = select.POLLHUP | select.POLLERR
 _SANDBOX_DEATH_S = 0.5
-_SCRIPT_LIMIT_BYTES = 64 * 1024 * 1024
 _NO_SESSION = -1
 
 
@@ -181,30 +180,10 @@ class HeldTask:
         self._watch(self._stops.descriptor)
 
     def _spool_script(self) -> None:
-        """Copy the batch script to where the sandbox shows it under slurmd's own path."""
-        target = self._entry.message.text("script_copy")
-        if self._entry.script is None or not target:
-            return
-        draft = f"{target}.{os.getpid()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(draft, flags, 0o500)
-        try:
-            self._copy_script(copy)
-            os.rename(draft, target)
-        except BaseException:
-            os.unlink(draft)  # it does not count against the user's quota
-            raise
-        finally:
-            os.close(copy)
-
-    def _copy_script(self, copy: int) -> None:
-        assert self._entry.script is not None
-        size = 0
-        while chunk := os.pread(self._entry.script, 1 << 20, size):
-            size += os.write(copy, chunk)
-            if size > _SCRIPT_LIMIT_BYTES:
-                raise OSError("the script is larger than 64 MiB; put its data into another file")
-        os.fchown(copy, int(self._entry.message.first("uid")), -1)
+        """Have the sandbox show the batch script under slurmd's own path."""
+        message, target = self._entry.message, self._entry.message.text("script_copy")
+        if self._entry.script is not None and target:
+            script_copy.make(self._entry.script, target, int(message.first("uid")))
 
     def _pass_stop_on(self, stops: StopWatch) -> None:
         if stops.saw_stop():
@@ -231,7 +210,7 @@ class HeldTask:
     def _take_message(self) -> bool:
         """Handle what sbridge-run says; False (and the task is ended) when it is gone."""
         try:
-            message, _ = wire.receive(self._connection)
+            message, _ = wire.receive(self._connection, max_descriptors=0)
         except (OSError, wire.WireError):
             message = None
         if message is None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from types import TracebackType
 
-from bridge import kernel, wire
+from bridge import cgroups, kernel, wire
 from bridge.agent import stop_watch
 from bridge.runtimes.sandbox import Sandbox
 
@@ -50,12 +50,12 @@ class Passage:
         """Open those of a process's cgroups that the forge is not in: each move takes time."""
         forge = kernel.open_process(os.getppid())
         try:
-            here = kernel.cgroup_paths(forge)
+            here = cgroups.of_process(forge)
         finally:
             os.close(forge)
-        there = kernel.cgroup_paths(home)
+        there = cgroups.of_process(home)
         others = {kind: path for kind, path in there.items() if here.get(kind) != path}
-        opened = kernel.open_cgroups(others)
+        opened = cgroups.open_lists(others)
         self.descriptors += opened
         self.orders.append(("cgroups", b"%d" % len(opened)))
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge import kernel, wire
+from bridge import cgroups, wire
 from bridge.agent.budget import Budget, BusyError, Purse
 from bridge.agent.entrance import Entrance
 from bridge.agent.forge import Forge
@@ -76,7 +76,7 @@ class Server:
                 continue
             if uid != 0 and time.monotonic() > self._move_expected + _MOVE_LASTS_S:
                 self._move_expected = time.monotonic()
-                threading.Thread(target=kernel.expect_cgroup_move, daemon=True).start()
+                threading.Thread(target=cgroups.expect_move, daemon=True).start()
             with self._lock:
                 self._connections[uid] += 1
             threading.Thread(target=self._converse, args=(connection, uid), daemon=True).start()

@@ -19,9 +19,9 @@ file_option = click.option(
 
 def load(file: Path | None) -> "Config":
     """Return the configuration in force; raises `ConfigError`."""
-    from bridge import config as configuration
+    from bridge import config_file
 
-    return configuration.load(configuration.find_path(file))
+    return config_file.load(config_file.find_path(file))
 
 
 @click.group()
@@ -33,24 +33,24 @@ def config() -> None:
 @file_option
 def show(file: Path | None) -> None:
     """Print every setting in force, as TOML."""
-    from bridge.config import show as show_config
+    from bridge import config_file
 
-    click.echo(show_config(load(file)), nl=False)
+    click.echo(config_file.show(load(file)), nl=False)
 
 
 @config.command()
 @file_option
 def check(file: Path | None) -> None:
     """Say whether the configuration file is right; exit 78 with the reason if not."""
-    from bridge.config import find_path
+    from bridge import config_file
 
     load(file)
-    click.echo(f"{find_path(file)}: all right")
+    click.echo(f"{config_file.find_path(file)}: all right")
 
 
 @config.command()
 def example() -> None:
     """Print a commented configuration file that shows every setting at its default."""
-    from bridge.config import example as config_example
+    from bridge import config_file
 
-    click.echo(config_example(), nl=False)
+    click.echo(config_file.example(), nl=False)

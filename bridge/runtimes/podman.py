@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge import command, disk, kernel
+from bridge import cgroups, command, disk, kernel
 from bridge.config import Podman
 from bridge.durable import write_atomically
 from bridge.errors import CommandError, NodeError, SbridgeError, TemporaryError
@@ -146,7 +146,7 @@ class PodmanRuntime:
             # Podman 4.3.1). `pod stop` does the same by four processes of Podman's and runc's.
             if cgroup:
                 _kill_containers(cgroup)
-            if not cgroup or not _wait_until(lambda: kernel.cgroup_is_empty(cgroup)):
+            if not cgroup or not _wait_until(lambda: cgroups.is_empty(cgroup)):
                 self._stop(name, cgroup)
             self._podman("pod", "rm", "--force", "--time", "0", name, timeout_s=_REMOVE_TIMEOUT_S)
         except CommandError as error:
@@ -163,7 +163,7 @@ class PodmanRuntime:
         except CommandError as error:
             if error.exit_code is not None or not cgroup:
                 raise
-            kernel.kill_cgroup(cgroup)
+            cgroups.kill(cgroup)
             container = f"{name}-{manifest.CONTAINER}"
             self._podman("rm", "--force", "--time", "0", container, timeout_s=_REMOVE_TIMEOUT_S)
 
@@ -238,7 +238,7 @@ def _look_at(name: str, container_id: str, pid: int, variables: dict[str, str]) 
         _check_its_own(process, container_id)
         first_process.await_init(process)
         path = variables.pop("PATH", "")
-        cgroup = _pod_cgroup(kernel.cgroup_paths(process))
+        cgroup = _pod_cgroup(cgroups.of_process(process))
         return Sandbox(name, pid, kernel.start_ticks(process), path, cgroup, variables)
     finally:
         os.close(process)
@@ -265,16 +265,16 @@ def _remove_cgroup(cgroup: str) -> None:
     """
 
     def is_gone() -> bool:
-        return kernel.remove_cgroup(cgroup)
+        return cgroups.remove(cgroup)
 
     if not is_gone():
         threading.Thread(target=_wait_until, args=(is_gone,), daemon=True).start()
 
 
 def _kill_containers(cgroup: str) -> None:
-    for name in kernel.cgroup_children(cgroup):
+    for name in cgroups.children(cgroup):
         if name != "conmon":
-            kernel.kill_cgroup(f"{cgroup}/{name}")
+            cgroups.kill(f"{cgroup}/{name}")
 
 
 def _wait_until(condition: Callable[[], bool]) -> bool:

@@ -7,7 +7,7 @@ daemons have given the name and put the process in.
 
 import os
 
-from bridge import kernel
+from bridge import cgroups, kernel
 
 _ROOT = 0
 
@@ -18,12 +18,12 @@ def made_by_root(process: int) -> list[list[str]]:
     `process` is a descriptor of its /proc folder. A hierarchy that is not mounted tells nothing.
     Raises OSError when the process has ended.
     """
-    paths = kernel.cgroup_paths(process)
+    paths = cgroups.of_process(process)
     return [_made_by_root(controllers, path.split("/")[1:]) for controllers, path in paths.items()]
 
 
 def _made_by_root(controllers: str, names: list[str]) -> list[str]:
-    folder = kernel.cgroup_mount(controllers)
+    folder = cgroups.hierarchy(controllers)
     if folder is None:
         return []
     for index, name in enumerate(names):

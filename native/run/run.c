@@ -286,7 +286,7 @@ static const char *why_lost(void)
         wire_receive(connection, &answer);
     close(connection);
     wire_drop(&question);
-    return answer.bytes ? wire_first(&answer, "text") : "";
+    return wire_is(&answer, "why") ? wire_first(&answer, "text") : "";
 }
 
 /* Exit with the exit code of a wait status, or die of its signal. */

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge import command, config
+from bridge import command, config_file
 from bridge.slurm import table
 from bridge.slurm.jobs import SlurmControl
 from bridge.slurm.lookup import SubmissionLookup
@@ -76,7 +76,7 @@ def _submit(cluster: Cluster) -> dict[str, int]:
 
 
 def _ask_everything(cluster: Cluster, jobs: dict[str, int]) -> None:
-    settings = config.load(cluster.state / "etc/sbridge.toml").slurm
+    settings = config_file.load(cluster.state / "etc/sbridge.toml").slurm
     control, lookup = SlurmControl(settings), SubmissionLookup(settings)
     node = cluster.nodes[0]
     for job_id in jobs.values():

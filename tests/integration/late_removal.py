@@ -8,7 +8,7 @@ import time
 
 import structlog
 
-from bridge import config
+from bridge import config_file
 from bridge.errors import TemporaryError
 from bridge.runtimes.kubernetes.runtime import KubernetesRuntime
 
@@ -17,7 +17,7 @@ LOOK_S = 0.1
 
 
 def main(node: str, name: str) -> None:
-    settings = config.load(config.find_path()).kubernetes
+    settings = config_file.load(config_file.find_path()).kubernetes
     runtime = KubernetesRuntime(
         settings, node, PATIENCE_S, PATIENCE_S, structlog.get_logger(), print
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bridge import config
+from bridge import config_file
 from bridge.config import Config
 from bridge.runtimes.kubernetes.api import Api
 from tests.integration.running_cluster import REPOSITORY, Completed, checked, run, wait_for
@@ -63,7 +63,7 @@ class PreparedSite:
 
     @property
     def config(self) -> Config:
-        return config.load(self.config_file)
+        return config_file.load(self.config_file)
 
     def write_config(self, **sandbox: object) -> None:
         """Write the configuration, with these settings of [sandbox]."""

@@ -10,7 +10,7 @@ import time
 
 import structlog
 
-from bridge import config
+from bridge import config_file
 from bridge.agent import rehearsal
 from bridge.config import Config
 from bridge.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -36,7 +36,7 @@ def live(runtime: KubernetesRuntime, settings: Config, node: str, part: rehearsa
 
 
 def main(node: str, user: str, image: str) -> None:
-    settings = config.load(config.find_path())
+    settings = config_file.load(config_file.find_path())
     log = structlog.get_logger()
     runtime = KubernetesRuntime(
         settings.kubernetes, node, PATIENCE_S, PATIENCE_S, log, lambda *_: None

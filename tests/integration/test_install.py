@@ -302,6 +302,23 @@ def test_dependencies_are_what_the_lock_says(installed):
     assert {line.lower().replace("_", "-") for line in locked} <= have
 
 
+def test_of_a_cache_only_dependencies_go_that_nobody_uses(install, tmp_path):
+    """Somebody may name a folder that holds more than this cache."""
+    unused, others, used = "0123456789abcdef", "apt-xapian-index", "fedcba9876543210"
+    cache = tmp_path / "cache"
+    for name in (unused, others, used):
+        (cache / name).mkdir(parents=True)
+    for dependencies in CACHE.glob("[0-9a-f]" * 16):  # as links: they may not be downloaded again
+        subprocess.run(["cp", "-al", dependencies, cache], check=True)
+    for name in (unused, others):
+        os.utime(cache / name, (0, 0))
+    ended = install(**{"--prefix": str(tmp_path / "prefix"), "--cache": str(cache)})
+    assert ended.returncode == 0, ended.stderr
+    assert not (cache / unused).exists()
+    assert (cache / others).exists()
+    assert (cache / used).exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge import config
+from bridge import config_file
+from bridge.config import Config
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd"
@@ -110,13 +111,13 @@ def test_one_text_is_the_agents_unit_by_both_of_its_names() -> None:
 
 
 def test_folders_and_paths_are_those_of_the_default_configuration() -> None:
-    default = config.Config()
+    default = Config()
     agent, watcher = settings(SERVICES[0]), settings(SERVICES[2])
     assert Path("/run", agent["RuntimeDirectory"]) == default.agent.run_dir
     assert f"RequiresMountsFor={default.agent.spool_dir}\n" in text(SERVICES[0])
     for service in (agent, watcher):
         assert Path("/var/log", service["LogsDirectory"]) == default.logging.dir
-        assert f"--config {config.DEFAULT_PATH}" in service["ExecStart"]
+        assert f"--config {config_file.DEFAULT_PATH}" in service["ExecStart"]
     assert default.watcher.state_dir.is_relative_to(Path("/var/lib", watcher["StateDirectory"]))
     assert f"{default.logging.dir}/*.log {{" in text("sbridge.logrotate")
 

@@ -24,6 +24,7 @@ _STALL_S = 180.0  # without any job's end: the longest time limit, and what Slur
 _COLUMNS = (
     "JobID,JobIDRaw,JobName,State,ExitCode,DerivedExitCode,AllocCPUS,ReqMem,Partition,Account,QOS"
 )
+_UNOPENED = "0:53"  # the exit code of a script whose files Slurm could not open
 # What is another one in each run natively, too.
 _OTHER = (
     (rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?", b"TIME"),
@@ -43,12 +44,16 @@ _OTHER = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What one side of a row showed: files by name, Slurm's records and its answers."""
+    """What one side of a row showed: files by name, Slurm's records and its answers.
+
+    `astray` are the jobs whose script ran natively and should not have, or the other way round.
+    """
 
     refusal: str
     answers: str
     files: dict[str, bytes]
     records: list[str]
+    astray: tuple[str, ...] = field(default=(), compare=False)
 
     def readable(self) -> dict[str, object]:
         """Return it so that a difference is short to read."""
@@ -150,8 +155,11 @@ class _Run:
         files = (path for path in self.folder.iterdir() if path.is_file())
         return [path for path in files if path.name not in self.row.files]
 
-    def seen(self, records: Iterable[str], nodes: Iterable[str]) -> Seen:
-        """Return what is there now, in words that any other run would give."""
+    def seen(self, records: Iterable[str], nodes: Iterable[str], entered: set[str]) -> Seen:
+        """Return what is there now, in words that any other run would give.
+
+        `entered` are the ids of the jobs that were in sandboxes.
+        """
         records = list(records)
         ids = {str(self.job_id), *(_job_id(record.split("|")[1]) for record in records)}
         plain = _Plain(self.folder, {self.name, *map(str, self.others)}, ids, nodes)
@@ -164,7 +172,9 @@ class _Run:
         }
         rows = [plain.text(record.encode()).decode() for record in records]
         refusal, answers = (plain.text(t.encode()).decode() for t in (self.refusal, self.answers))
-        return Seen(refusal, answers, files, sorted(rows))
+        began = set(filter(None, map(_begun, records)))
+        astray = began & entered if self.directive == PLAIN else began - entered
+        return Seen(refusal, answers, files, sorted(rows), tuple(sorted(astray)))
 
     def _content(self, plain: "_Plain", path: Path) -> bytes:
         content = plain.text(path.read_bytes())
@@ -221,7 +231,10 @@ def observe(
     _wait(cluster, alive)
     records = _records(cluster, alive)
     nodes = cluster.nodes
-    return {key: each.seen(records.get(each.job_id, ()), nodes) for key, each in runs.items()}
+    entered = {line["run"].partition(".")[0] for line in cluster.told("*", "step_entered")}
+    return {
+        key: each.seen(records.get(each.job_id, ()), nodes, entered) for key, each in runs.items()
+    }
 
 
 def _folder(cluster: Cluster, folder: Path, kind: str, number: int) -> Path:
@@ -325,3 +338,10 @@ def _job_id(text: str) -> str:
 
 def _job_of(record: str) -> int:
     return int(_job_id(record.partition("|")[0]))
+
+
+def _begun(record: str) -> str:
+    """Return the id of the job whose script's record it is, if that was started; else ""."""
+    _, raw_id, _, _, exit_code, *_ = record.split("|")
+    job_id, _, step = raw_id.partition(".")
+    return job_id if step == "batch" and exit_code != _UNOPENED else ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge import config
+from bridge import config_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,7 +36,7 @@ def test_the_version_is_told() -> None:
 def test_show_prints_the_settings_in_force(site_file: Path) -> None:
     code, shown, _ = sbridge("config", "show", "--config", str(site_file))
     assert code == 0
-    assert config.parse(shown, "shown") == config.load(site_file)
+    assert config_file.parse(shown, "shown") == config_file.load(site_file)
 
 
 def test_the_environment_names_the_file(site_file: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from bridge import config
+from bridge import config_file
 from bridge.as_user import User
 from bridge.config import Config
 from watcher.__main__ import main
@@ -179,7 +179,7 @@ class Site:
         path.chmod(0o755)
 
     def config(self) -> Config:
-        return config.parse(self.toml(), "test.toml")
+        return config_file.parse(self.toml(), "test.toml")
 
     def toml(self) -> str:
         lines = []

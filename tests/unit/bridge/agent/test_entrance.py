@@ -1,21 +1,26 @@
 """Which steps are not let in, and what those run that are."""
 
+import os
+import socket
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bridge import kernel, wire
+from bridge import cgroups, kernel, wire
 from bridge.agent.entrance import (
     Entrance,
     RefusedError,
     _check_descriptors,
-    _file_to_run,
     _named_jobs,
     _step_of,
 )
 from bridge.agent.job import JobRun, Request, State
 from bridge.config import Config
+from bridge.errors import TemporaryError
 from bridge.job_spool import JobSpool, RunId
+from bridge.runtimes.sandbox import Sandbox
 
 
 def asking(*numbers, script=False):
@@ -43,20 +48,6 @@ def test_descriptor_numbers_that_do_not_fit_are_refused(message):
 def test_fitting_descriptor_numbers_pass():
     _check_descriptors(asking(b"0", b"1", b"7"), [10, 11, 12])
     _check_descriptors(asking(b"0", b"1", script=True), [10, 11, 12])
-
-
-@pytest.mark.parametrize(
-    ("word", "step", "file"),
-    [
-        ("script=%2Fx.py", [("idle", b"1")], [("file", b"/x.py")]),
-        ("script=%2Fx.py", [], []),
-        ("image=a", [("idle", b"1")], []),
-    ],
-)
-def test_the_named_script_runs_only_when_the_batch_script_is_idle(tmp_path, word, step, file):
-    variables = {"SLURM_JOB_COMMENT": f"sbridge1?{word}"}
-    job = JobRun(Request(RunId(1, 0), 1, 1, variables), JobSpool(tmp_path), State())
-    assert _file_to_run(wire.Message("enter", step), job) == file
 
 
 PARTS = ("SLURM_JOB_ID_HET_GROUP_0=7", "SLURM_JOB_ID_HET_GROUP_1=8", "SLURM_JOB_ID_HET_GROUP_2=9")
@@ -94,7 +85,7 @@ SLURMS, OTHERS = "/slurm_n1/uid_1001/job_7/step_batch/task_0", "/user.slice"
 def test_the_setting_decides_whose_cgroup_a_step_joins(monkeypatch, setting, path, chosen):
     config = Config()
     config = replace(config, agent=replace(config.agent, step_cgroup=setting))
-    monkeypatch.setattr(kernel, "cgroup_paths", lambda _: {"memory": path, "cpu": OTHERS})
+    monkeypatch.setattr(cgroups, "of_process", lambda _: {"memory": path, "cpu": OTHERS})
     assert Entrance(config, None, None, None)._cgroup_of(-1) == chosen
 
 
@@ -105,10 +96,9 @@ def test_a_step_that_names_no_job_is_refused(value):
 
 
 def test_tasks_of_a_step_have_one_parent_and_one_cgroup_but_for_their_own(monkeypatch):
-    def step(parent, *cgroups, pid=7):
+    def step(parent, *paths, pid=7):
         monkeypatch.setattr(kernel, "parent", lambda _: parent)
-        paths = {str(number): path for number, path in enumerate(cgroups)}
-        monkeypatch.setattr(kernel, "cgroup_paths", lambda _: paths)
+        monkeypatch.setattr(cgroups, "of_process", lambda _: dict(enumerate(paths)))
         return _step_of(-1, pid)
 
     own = step(42, "/slurm/uid_1/job_2/step_0/task_0", "/slurm/uid_1/job_2/step_0", "/")
@@ -116,3 +106,62 @@ def test_tasks_of_a_step_have_one_parent_and_one_cgroup_but_for_their_own(monkey
     assert step(43, "/slurm/uid_1/job_2/step_0/task_1", "/slurm/uid_1/job_2/step_0", "/") != own
     assert step(42, "/slurm/uid_1/job_2/step_1/task_0", "/slurm/uid_1/job_2/step_1", "/") != own
     assert step(1, "/") != step(1, "/", pid=8), "orphans have nothing in common"
+
+
+class Node:
+    """A node whose Slurm does not answer at first."""
+
+    def __init__(self, config, troubles):
+        self.config = config
+        self._troubles = troubles
+
+    @property
+    def slurmd_spool(self):
+        if self._troubles:
+            raise self._troubles.pop()
+        return Path("/slurmd")
+
+
+@pytest.fixture
+def enter(tmp_path, log):
+    """Have this process ask to enter a sandbox, which it is itself; returns what it is told."""
+
+    def enter(troubles, hangs_up=False):
+        config, held = Config(), []
+        request = Request(RunId(7, 0), os.getuid(), os.getgid(), {})
+        own = kernel.open_process(os.getpid())
+        sandbox = Sandbox("sbridge-7.0", os.getpid(), kernel.start_ticks(own))
+        os.close(own)
+        job = JobRun(request, JobSpool(tmp_path), State(name="ready", sandbox=sandbox))
+        sandboxes = SimpleNamespace(
+            node=Node(config, troubles),
+            runs=SimpleNamespace(latest=lambda _: job),
+            gathering=SimpleNamespace(begin=lambda _: None),
+        )
+        entrance = Entrance(config, sandboxes, None, log)
+        entrance._keepers = SimpleNamespace(hold=lambda _, order, passed: held.append(order))
+        script = "/slurmd/job00007/slurm_script"
+        fields = [("env", b"SLURM_JOB_ID=7"), ("script", b"1"), ("arg", script.encode())]
+        here, there = socket.socketpair()
+        with here, there, open(os.devnull) as file:
+            if hangs_up:
+                here.shutdown(socket.SHUT_WR)
+            message = wire.Message("enter", fields)
+            entrance.enter(there, message, [file.fileno()], os.getpid(), os.getuid())
+            there.shutdown(socket.SHUT_WR)
+            said = list(iter(lambda: wire.receive(here)[0], None))
+        return held, [(message.kind, message.text("text")) for message in said]
+
+    return enter
+
+
+def test_a_batch_step_whose_agent_must_ask_slurm_waits_for_that(enter, monkeypatch, tmp_path):
+    monkeypatch.setattr("bridge.agent.entrance._LOOK_S", 0.01)
+    held, said = enter([TemporaryError("slurmctld is away")] * 2)
+    assert said == [("waiting", "waiting for Slurm: slurmctld is away")] * 2
+    (order,) = held
+    assert order.text("script_copy") == str(JobSpool(tmp_path).slurmd / "job00007/slurm_script")
+
+
+def test_a_step_that_went_away_meanwhile_is_let_in_no_more(enter):
+    assert enter([TemporaryError("slurmctld is away")] * 2, hangs_up=True) == ([], [])

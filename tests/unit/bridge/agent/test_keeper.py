@@ -228,6 +228,23 @@ def test_a_message_that_makes_no_sense_ends_the_senders_task_alone(keep, number)
     assert first.end()[0] == signal.SIGTERM
 
 
+def test_open_files_that_nobody_asked_for_are_not_kept(keep):
+    first, another = keep(LONG)
+    second = another(LONG)
+    first.begin()
+    second.begin()
+    ours, theirs = os.pipe()
+    orders = [("number", b"%d" % signal.SIGURG), ("to", b"script")]
+    wire.send(second.ours, wire.Message("signal", orders), [theirs])
+    os.close(theirs)
+    assert select.select([ours], [], [], 5)[0], "the keeper has the other end"
+    assert os.read(ours, 1) == b""
+    assert os.read(second.stdout, 1) == b"", "sbridge-run sends none, so it is another one"
+    os.close(ours)
+    first.signal(signal.SIGTERM)
+    assert first.end()[0] == signal.SIGTERM
+
+
 def test_who_stops_in_the_middle_of_a_message_holds_no_other_up(keep):
     first, another = keep(LONG)
     first.begin()

@@ -662,12 +662,12 @@ def test_a_keeper_that_fails_after_it_entered_is_heard(agent, has_gone):
     assert ended(step) == (4, "sbridge: the sandbox could not be entered: x\n")
 
 
-def answer_why(agent, text):
+def answer_why(agent, text, kind="why"):
     line = agent.accept()
     message = line.hear()
     assert (message.kind, message.fields) == ("why", [("env", b"SLURM_JOB_ID=" + JOB)])
     if text is not None:
-        line.say("why", ("text", text))
+        line.say(kind, ("text", text))
     line.end()
 
 
@@ -709,6 +709,15 @@ def test_a_script_that_went_with_its_sandbox_is_told_of(agent, text, why):
     line.say(*exited(signal.SIGKILL, ("lost", b"1")))
     answer_why(agent, text)
     assert ended(step) == (-signal.SIGKILL, f"{LOST}{why}\n")
+
+
+@pytest.mark.parametrize("kind", ["refused", "busy", "waiting"])
+def test_an_agent_that_does_not_tell_why_is_not_quoted(checked, kind):
+    """One of before an upgrade knows no such question; another has no time for it."""
+    step, line, _ = checked.enter()
+    line.say(*exited(signal.SIGKILL, ("lost", b"1")))
+    answer_why(checked, b"not for you", kind)
+    assert ended(step) == (-signal.SIGKILL, f"{LOST}nobody tells why\n")
 
 
 # Its terminal.

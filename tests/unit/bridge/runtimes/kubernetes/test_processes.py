@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge import kernel
+from bridge import cgroups, kernel
 from bridge.runtimes.kubernetes import processes
 
 NOBODY = 65534
@@ -29,7 +29,7 @@ def uid():
 @pytest.fixture
 def started(tmp_path):
     """Start a first process of a PID namespace in a cgroup with this path, root's or a user's."""
-    hierarchy = next(iter(kernel.cgroup_mounts().values()))
+    hierarchy = next(iter(cgroups.hierarchies().values()))
     made: list[Path] = []
 
     def started(path, owner=0, program=INIT):

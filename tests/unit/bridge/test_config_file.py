@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge import config
+from bridge import config_file
 from bridge.config import Config
 from bridge.errors import ConfigError
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 def refusal(text: str) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        config.parse(text, "site.toml")
+        config_file.parse(text, "site.toml")
     return caught.value
 
 
@@ -34,11 +34,11 @@ IDS = [f"{table}.{key}" for table, key, *_ in SETTINGS]
 
 
 def test_an_empty_file_means_the_defaults() -> None:
-    assert config.parse("", "site.toml") == Config()
+    assert config_file.parse("", "site.toml") == Config()
 
 
 def test_values_of_every_type_are_read() -> None:
-    read = config.parse(
+    read = config_file.parse(
         """
         [nas]
         results = "/nas/결과"
@@ -118,7 +118,7 @@ def test_limits_hold_and_are_told(table: str, key: str, default: Any, entry: Any
         if bound in limits:
             text = f"[{table}]\n{key} = {limits[bound] + beyond}\n"
             assert str(limits[bound]) in refusal(text).message
-            config.parse(f"[{table}]\n{key} = {limits[bound]}\n", "site.toml")
+            config_file.parse(f"[{table}]\n{key} = {limits[bound]}\n", "site.toml")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -149,7 +149,7 @@ def test_bad_toml_is_refused_with_line_and_column() -> None:
 
 def test_a_missing_file_is_refused_with_a_way_to_begin(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(tmp_path / "none.toml")
+        config_file.load(tmp_path / "none.toml")
     assert str(tmp_path / "none.toml") in caught.value.message
     assert "sbridge config example" in caught.value.hint
 
@@ -158,27 +158,27 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin1.toml"
     path.write_bytes('[nas]\nresults = "/é"\n'.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin1\.toml: cannot be read"):
-        config.load(path)
+        config_file.load(path)
 
 
 def test_korean_paths_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "설정.toml"
     path.write_text('[nas]\nsubmit = "/공유/제출함"\n', encoding="utf-8")
-    assert config.load(path).nas.submit == Path("/공유/제출함")
+    assert config_file.load(path).nas.submit == Path("/공유/제출함")
 
 
 def test_the_file_is_found_by_argument_then_environment_then_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SBRIDGE_CONFIG", raising=False)
-    assert config.find_path() == Path("/etc/sbridge/sbridge.toml")
+    assert config_file.find_path() == Path("/etc/sbridge/sbridge.toml")
     monkeypatch.setenv("SBRIDGE_CONFIG", "/env.toml")
-    assert config.find_path() == Path("/env.toml")
-    assert config.find_path(Path("/argument.toml")) == Path("/argument.toml")
+    assert config_file.find_path() == Path("/env.toml")
+    assert config_file.find_path(Path("/argument.toml")) == Path("/argument.toml")
 
 
 def test_what_show_prints_is_read_as_the_same_configuration() -> None:
-    odd = config.parse(
+    odd = config_file.parse(
         '[nas]\nresults = "/결과/a \\"b\\" \\\\ c\\td"\n[sandbox]\nmounts = ["/a:ro", "/\\u007f"]\n'
         "[watcher]\nsettle_s = 1e-5\nscan_interval_s = 1e3\n[sandbox.x]\n".replace(
             "[sandbox.x]\n", ""
@@ -186,11 +186,11 @@ def test_what_show_prints_is_read_as_the_same_configuration() -> None:
         "site.toml",
     )
     for original in (Config(), odd):
-        assert config.parse(config.show(original), "shown") == original
+        assert config_file.parse(config_file.show(original), "shown") == original
 
 
 def test_the_example_shows_every_setting_with_its_documentation() -> None:
-    text = config.example()
+    text = config_file.example()
     for table, key, _, entry in SETTINGS:
         assert f"\n[{table}]\n" in text
         assert f"\n#{key} = " in text
@@ -199,16 +199,16 @@ def test_the_example_shows_every_setting_with_its_documentation() -> None:
 
 
 def test_the_example_is_the_defaults_as_it_stands_and_with_every_line_uncommented() -> None:
-    text = config.example()
+    text = config_file.example()
     uncommented = re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)
-    assert config.parse(text, "example") == Config()
-    assert config.parse(uncommented, "example") == Config()
+    assert config_file.parse(text, "example") == Config()
+    assert config_file.parse(uncommented, "example") == Config()
     assert sum(len(table) for table in tomllib.loads(uncommented).values()) == len(SETTINGS)
 
 
 def test_the_committed_example_is_in_step() -> None:
     committed = (ROOT / "examples/sbridge.toml").read_text(encoding="utf-8")
-    assert committed == config.example(), (
+    assert committed == config_file.example(), (
         "run: python -m bridge.cli config example > examples/sbridge.toml"
     )
 
