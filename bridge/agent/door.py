@@ -223,20 +223,9 @@ class Door:
             draft.write_text(f"{verdict}\n")
             draft.chmod(0o444)
             draft.rename(draft.with_name(str(pid)))
-        # A shell says nothing of a child that died of SIGPIPE.
-        for number in (signal.SIGPIPE, signal.SIGKILL):
-            if number == signal.SIGKILL or not self._ignores(command.waiter, number):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(command.waiter, number)
-                return
-
-    @staticmethod
-    def _ignores(held: int, number: int) -> bool:
-        try:
-            with kernel.process_of(held) as process:
-                return number in kernel.identity(process).ignored
-        except OSError:
-            return False
+        # A shell says nothing of a child that died of it.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(command.waiter, signal.SIGPIPE)
 
     def _forget(self, asking: int) -> None:
         pid = self._by_asking()[asking]

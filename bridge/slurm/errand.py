@@ -33,8 +33,9 @@ _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
 JOB_NAME = b"SLURM_JOB_NAME"
 _EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
+IGNORES_PIPE = b"SBRIDGE_IGNORES_PIPE"  # the asking process does not, but its caller did
 # This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
-_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
+_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS", IGNORES_PIPE})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
@@ -152,7 +153,8 @@ class _Becoming:
         argv = [name, *self._rewritten()]
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
-        for number in self._asking.ignored - _UNCATCHABLE:
+        of_caller = {signal.SIGPIPE} if IGNORES_PIPE in self._environment else set()
+        for number in (self._asking.ignored | of_caller) - _UNCATCHABLE:
             signal.signal(number, signal.SIG_IGN)
         try:
             os.execve(program, [os.fsencode(word) for word in argv], environment)

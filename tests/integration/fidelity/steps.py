@@ -189,6 +189,15 @@ _ROWS = (
         shows=("['2', '3', 'line 1']",),
     ),
     Row(
+        "who ignores or blocks SIGPIPE, as Python does, runs srun, too",
+        "python3 -c 'import os; os.system(\"srun -n1 echo by os.system\")'\n"
+        "(trap '' PIPE; srun -n1 echo ignored; squeue -h -j $SLURM_JOB_ID -o %T); "
+        "python3 -c 'import os, signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGPIPE})\n"
+        'os.execvp("srun", ["srun", "-n1", "echo", "blocked"])\'; echo $?\n',
+        _TWO,
+        shows=("by os.system", "ignored", "RUNNING", "blocked"),
+    ),
+    Row(
         "a closed stdout, or stderr, of srun",
         "srun -n1 bash -c 'echo out; echo err >&2' >&-; echo $?\n"
         "srun -n1 bash -c 'echo out; echo err >&2' 2>&-; echo $?\n",
