@@ -130,6 +130,13 @@ _ROWS = (
         _TWO,
     ),
     Row(
+        "a file that is not there is the command's own error",
+        "sbcast no-such $PWD/copy; echo $?; sbcast /no/such /tmp/copy; echo $?; mkdir d\n"
+        "sbcast -f d $PWD/copy; echo $?; srun -n2 --multi-prog no-such; echo $?\n",
+        _TWO,
+        shows=("Can't open `no-such`", "Unable to open configuration file no-such"),
+    ),
+    Row(
         "sbcast to the nodes' own folders",
         "printf '#!/bin/sh\necho ran\n' >given; chmod 750 given; copy=/tmp/$SLURM_JOB_ID\n"
         "sbcast given $copy; echo $?; srun -n1 $copy; stat -c %a $copy; sbcast given $copy\n"
