@@ -1,4 +1,4 @@
-"""What a new sandbox gets from outside, before anybody enters: the node's clock, name and /dev/shm.
+"""What a new sandbox gets from outside, before anybody enters: clock, names and /dev/shm.
 
 Rule: nothing is followed that the image may have laid out; only what is really its own root
 file system is written to, never a folder of the node that is mounted there.
@@ -17,8 +17,8 @@ from bridge.runtimes.sandbox import Sandbox
 # A copy and no mount: an image's /etc/localtime is a link, and a mount would hide the time zone
 # that it names.
 _CLOCK = ("localtime", "timezone")
-# Podman writes the pod's name there in any case.
-_NAME = ("hostname",)
+# Podman writes the pod's name into both in any case.
+_NAMES = ("hostname", "hosts")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- the node's own
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -42,7 +42,7 @@ def fit(sandbox: Sandbox, *, has_nodes_name: bool) -> list[str]:
         raise gone from error
     finally:
         os.close(process)
-    take_files = partial(_take_files, _CLOCK + (_NAME if has_nodes_name else ()))
+    take_files = partial(_take_files, _CLOCK + (_NAMES if has_nodes_name else ()))
     failures = []
     try:
         for what, do in (("the node's files", take_files), (str(_SHARED_MEMORY), _enlarge)):

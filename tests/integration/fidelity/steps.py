@@ -59,6 +59,13 @@ _ROWS = (
         "srun -n1 no-such-command; echo $?\n",
         _TWO,
     ),
+    Row(
+        "a program that cannot be executed says why",
+        "printf 'echo no line\\n' >a; printf '#!/bin/bash\\r\\n' >b; echo '#! /no/such -x' >c\n"
+        ">d; chmod +x a b c d; for each in a b c d .; do srun -n1 ./$each; echo $each $?; done\n",
+        _TWO,
+        shows=("bad interpreter(/bin/bash", "bad interpreter( /no/such -x)", "Exec format error"),
+    ),
     Row("stdin goes to the first task", "echo given | srun -n2 --input=0 cat\n", _TWO),
     Row("stdin from a file", "echo given >in; srun -n1 cat <in\n", _TWO),
     Row(
