@@ -235,7 +235,8 @@ class Door:
 
     def _wake(self, command: _Command) -> None:
         """End the waiter, for which the asking process waits."""
-        # A shell says nothing of a child that died of SIGPIPE.
+        # A shell says nothing of a child that died of SIGPIPE. One that ignores it was not started
+        # by the program before the shim, which does not let it be ignored.
         for number in (signal.SIGPIPE, signal.SIGKILL):
             if number == signal.SIGKILL or not self._ignores(command.waiter, number):
                 with contextlib.suppress(ProcessLookupError):

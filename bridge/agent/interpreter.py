@@ -8,6 +8,7 @@ from bridge import stand_in
 
 _SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh")
 _FALLBACK = b"/bin/sh"
+_MOST_OF_A_LINE = 255  # of a script's first one; slurmstepd reads as much
 
 
 def execute(
@@ -30,10 +31,13 @@ def execute(
 
 
 class TaskError(Exception):
-    """A task's program cannot be executed; text and exit code are those of Slurm itself."""
+    """A task's program cannot be executed; text and exit code are those of Slurm itself.
 
-    def __init__(self, program: bytes, error: OSError) -> None:
-        super().__init__(f"execve(): {os.fsdecode(program)}: {error.strerror}")
+    `what` is the program, or says which interpreter it wants in vain.
+    """
+
+    def __init__(self, what: bytes, error: OSError) -> None:
+        super().__init__(f"execve(): {os.fsdecode(what)}: {error.strerror}")
         self.exit_code = error.errno or 1
 
 
@@ -42,8 +46,20 @@ def execute_task(argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn
     program = _built_path(argv[0], environment)
     try:
         os.execve(program, [program, *argv[1:]], environment)
+    except FileNotFoundError as error:
+        raise TaskError(_bad_interpreter(program) or program, error) from None
     except OSError as error:
         raise TaskError(program, error) from None
+
+
+def _bad_interpreter(program: bytes) -> bytes:
+    """Return what slurmstepd says of a script that is there; b"" where none is."""
+    try:
+        with open(program, "rb") as file:
+            first, _, _ = file.read(_MOST_OF_A_LINE).partition(b"\n")
+    except OSError:
+        return b""
+    return b"bad interpreter(%s)" % first[2:] if first.startswith(b"#!") else b""
 
 
 def _built_path(program: bytes, environment: dict[bytes, bytes]) -> bytes:

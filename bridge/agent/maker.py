@@ -130,7 +130,8 @@ class Maker:
         return share
 
     def _fit(self, sandbox: Sandbox, job: JobRun) -> None:
-        for failure in fittings.fit(sandbox):
+        has_nodes_name = self._node.config.sandbox.host_network
+        for failure in fittings.fit(sandbox, has_nodes_name=has_nodes_name):
             self._log.warning("sandbox_not_fitted", **job.labels, reason=failure)
 
     def _reserve_rendezvous(self, job: JobRun) -> None:

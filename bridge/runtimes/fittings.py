@@ -1,4 +1,4 @@
-"""What a new sandbox gets from outside, before anybody enters: the node's clock and /dev/shm.
+"""What a new sandbox gets from outside, before anybody enters: clock, names and /dev/shm.
 
 Rule: nothing is followed that the image may have laid out; only what is really its own root
 file system is written to, never a folder of the node that is mounted there.
@@ -6,6 +6,8 @@ file system is written to, never a folder of the node that is mounted there.
 
 import contextlib
 import os
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from bridge import kernel
@@ -15,14 +17,17 @@ from bridge.runtimes.sandbox import Sandbox
 # A copy and no mount: an image's /etc/localtime is a link, and a mount would hide the time zone
 # that it names.
 _CLOCK = ("localtime", "timezone")
+# Podman writes the pod's name into both in any case.
+_NAMES = ("hostname", "hosts")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- the node's own
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def fit(sandbox: Sandbox) -> list[str]:
+def fit(sandbox: Sandbox, *, has_nodes_name: bool) -> list[str]:
     """Fit the sandbox out; returns what could not be done, in words.
 
-    Raises `TemporaryError` when the sandbox has ended.
+    `has_nodes_name` tells whether processes have the node's name inside. Raises `TemporaryError`
+    when the sandbox has ended.
     """
     gone = TemporaryError(f"sandbox {sandbox.name} ended at once")
     try:
@@ -37,9 +42,10 @@ def fit(sandbox: Sandbox) -> list[str]:
         raise gone from error
     finally:
         os.close(process)
+    take_files = partial(_take_files, _CLOCK + (_NAMES if has_nodes_name else ()))
     failures = []
     try:
-        for what, do in (("the node's time zone", _set_clock), (str(_SHARED_MEMORY), _enlarge)):
+        for what, do in (("the node's files", take_files), (str(_SHARED_MEMORY), _enlarge)):
             try:
                 do(root)
             except OSError as error:
@@ -49,12 +55,12 @@ def fit(sandbox: Sandbox) -> list[str]:
     return failures
 
 
-def _set_clock(root: int) -> None:
+def _take_files(names: Iterable[str], root: int) -> None:
     folder = os.open("etc", os.O_RDONLY | _FOLDER, dir_fd=root)
     try:
         if kernel.mount_id(folder) != kernel.mount_id(root):
             return  # a mount of the site's choice, and not ours to write to
-        for name in _CLOCK:
+        for name in names:
             _copy(Path("/etc", name), folder)
     finally:
         os.close(folder)

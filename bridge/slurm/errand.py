@@ -8,6 +8,7 @@ is followed as root.
 
 import _signal  # type: ignore[import-not-found]
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -33,13 +34,23 @@ _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
 JOB_NAME = b"SLURM_JOB_NAME"
 _EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
+IGNORES_PIPE = b"SBRIDGE_IGNORES_PIPE"  # the asking process does not, but its caller did
 # This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
-_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
+_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS", IGNORES_PIPE})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
 class ErrandError(Exception):
     """The command cannot be run; the text is for the user."""
+
+
+class UnopenedError(ErrandError):
+    """A file of the sandbox cannot be opened."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.is_missing = reason == os.strerror(errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ class _Becoming:
         self._mounts = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=errand.init)
         self._is_at_home = False
         self._opened: dict[str, int] = {}
+        self._unopened: UnopenedError | None = None
 
     def run(self, files: list[tuple[int, int]]) -> NoReturn:
         """Take the asking process's place, renounce every privilege, and execute."""
@@ -152,7 +164,8 @@ class _Becoming:
         argv = [name, *self._rewritten()]
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
-        for number in self._asking.ignored - _UNCATCHABLE:
+        of_caller = {signal.SIGPIPE} if IGNORES_PIPE in self._environment else set()
+        for number in (self._asking.ignored | of_caller) - _UNCATCHABLE:
             signal.signal(number, signal.SIG_IGN)
         try:
             os.execve(program, [os.fsencode(word) for word in argv], environment)
@@ -203,11 +216,16 @@ class _Becoming:
 
     def _rewritten(self) -> list[str]:
         arguments = self._arguments
+        if self._unopened is not None:
+            if not self._unopened.is_missing or os.path.lexists(self._unopened.path):
+                raise self._unopened
+            # The command will say so itself, as the node has no such file either.
+            return sbcast.shared(arguments, self._opened) if self._is_sbcast else arguments
         if self._is_spreading:
             nodes = os.fsdecode(self._environment.get(b"SLURM_JOB_NUM_NODES", b""))
             directory, job = self._directory, self._errand.job
             arguments = sbcast.step(arguments, self._opened, directory, job, nodes)
-        elif self._errand.name == "sbcast":
+        elif self._is_sbcast:
             return sbcast.shared(arguments, self._opened)
         elif not self._has_tasks_inside():
             return arguments
@@ -225,9 +243,12 @@ class _Becoming:
     @functools.cached_property
     def _is_spreading(self) -> bool:
         """Whether this copies a file into the sandboxes of the very job."""
-        return self._errand.name == "sbcast" and sbcast.is_for_sandboxes(
-            self._arguments, self._is_shared
-        )
+        is_at_hand = self._is_sbcast and self._unopened is None
+        return is_at_hand and sbcast.is_for_sandboxes(self._arguments, self._is_shared)
+
+    @property
+    def _is_sbcast(self) -> bool:
+        return self._errand.name == "sbcast"
 
     def _has_tasks_inside(self) -> bool:
         """Whether this starts tasks of the very job, which are to enter its sandboxes."""
@@ -238,11 +259,14 @@ class _Becoming:
 
     def _open_inside(self, files: dict[int, int]) -> None:
         """Open the files that the command reads itself and that may be the sandbox's only."""
-        for path in self._inside_paths():
-            self._open_one(path, files)
+        try:
+            for path in self._inside_paths():
+                self._open_one(path, files)
+        except UnopenedError as error:
+            self._unopened = error
         if self._has_tasks_inside():
             for path in srun.host_files(self._arguments, self._environment):
-                with contextlib.suppress(ErrandError):  # srun will say so itself
+                with contextlib.suppress(UnopenedError):  # srun will say so itself
                     self._open_one(path, files)
 
     def _open_one(self, path: str, files: dict[int, int]) -> None:
@@ -259,7 +283,7 @@ class _Becoming:
     def _inside_paths(self) -> list[str]:
         if self._has_tasks_inside():
             return srun.program_files(self._arguments)
-        return sbcast.paths_inside(self._arguments) if self._errand.name == "sbcast" else []
+        return sbcast.paths_inside(self._arguments) if self._is_sbcast else []
 
     def _is_shared(self, path: str) -> bool:
         """Whether what is open of the sandbox is at the same path on the node too."""
@@ -282,7 +306,7 @@ class _Becoming:
             os.waitpid(child, 0)
         if not held:
             reason = message.text("text") if message else "cannot be opened"
-            raise ErrandError(f"{path}: {reason}")
+            raise UnopenedError(path, reason)
         return held[0]
 
     def _send_opened(self, connection: socket.socket, path: str) -> NoReturn:

@@ -85,14 +85,15 @@ def paths_inside(arguments: Sequence[str]) -> list[str]:
 
 
 def shared(arguments: Sequence[str], opened: dict[str, int]) -> list[str]:
-    """Return the command line that reads the sandbox's file; `opened` has it open."""
+    """Return the command line that reads the sandbox's file, if `opened` has it open."""
     result = list(arguments)
     copy = copy_of(arguments)
     if copy.source is None or copy.target is None:
         return result
     source = arguments[copy.source]
     result[copy.target] = _file(arguments[copy.target], source)
-    result[copy.source] = f"/proc/self/fd/{opened[source]}"
+    if source in opened:
+        result[copy.source] = f"/proc/self/fd/{opened[source]}"
     return result
 
 

@@ -5,7 +5,8 @@
  * It says so where an image has no /bin/sh: of a script the kernel says only that there is no such
  * file. And a shell cannot catch what was ignored when it began, as SIGINT and SIGQUIT are for
  * what another shell put into the background; the commands that wait for these have them do what
- * they do by default.
+ * they do by default. The script's child is ended by SIGPIPE, the one end of which no shell says a
+ * word; Python ignores it for itself and for what it has a shell run.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,6 +22,7 @@
 #define SCRIPTS "/sbridge/shim" /* bridge.agent.shim.SCRIPTS */
 #endif
 #define SHELL "/bin/sh"
+#define IGNORES_PIPE "SBRIDGE_IGNORES_PIPE" /* bridge.slurm.errand.IGNORES_PIPE */
 
 enum { NOT_STARTED = 126, NOT_THERE = 127 }; /* as a shell says it of a command */
 
@@ -52,6 +54,19 @@ static void heed_keys(const char *name)
     }
 }
 
+/* The command on the node ignores it all the same, as that variable says. */
+static void let_pipe_kill(void)
+{
+    sigset_t pipe;
+
+    unsetenv(IGNORES_PIPE);
+    if (signal(SIGPIPE, SIG_DFL) == SIG_IGN)
+        setenv(IGNORES_PIPE, "1", 1);
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    sigprocmask(SIG_UNBLOCK, &pipe, NULL);
+}
+
 static int fail(const char *name)
 {
     if (errno == ENOENT || errno == ENOTDIR) {
@@ -76,6 +91,7 @@ int main(int argc, char **argv)
     if (argc > 1)
         memcpy(arguments + 2, argv + 1, (argc - 1) * sizeof *arguments);
     heed_keys(name);
+    let_pipe_kill();
     execv(SHELL, arguments);
     return fail(name);
 }

@@ -1,11 +1,11 @@
-"""Images of a program with one of this machine's MPIs: what Debian's packages of it bring."""
+"""Images of programs with one of this machine's MPIs: what Debian's packages of it bring."""
 
 from pathlib import Path
 
 from tests.integration import image_from_node
 from tests.integration.running_cluster import checked, run
 
-SOURCE = Path(__file__).with_name("exchange.c")
+PROGRAMS = ("exchange", "failing")
 _LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 _SHELL = ("/usr/bin/sh", "/usr/bin/env")
 _PROGRAMS = {
@@ -24,11 +24,13 @@ FLAVOURS = tuple(_PROGRAMS)
 
 
 def make(flavour: str, folder: Path) -> Path:
-    """Compile the program as /usr/bin/exchange-<flavour> and pack its image; returns the archive.
+    """Compile the programs as /usr/bin/<name>-<flavour> and pack their image; returns the archive.
 
-    `folder` is an empty one, for both.
+    `folder` is an empty one, for all of them.
     """
-    program = folder / f"exchange-{flavour}"
-    checked(run([f"mpicc.{flavour}", "-O2", "-o", str(program), str(SOURCE)]))
-    content = (program, *_PROGRAMS[flavour], *_SHELL)
+    programs = [folder / f"{name}-{flavour}" for name in PROGRAMS]
+    for name, program in zip(PROGRAMS, programs, strict=True):
+        source = Path(__file__).with_name(f"{name}.c")
+        checked(run([f"mpicc.{flavour}", "-O2", "-o", str(program), str(source)]))
+    content = (*programs, *_PROGRAMS[flavour], *_SHELL)
     return image_from_node.archive(folder / "image.tar", content, _FOLDERS[flavour])

@@ -3,6 +3,7 @@
 `scripts/test FILE --slurm 24.11` runs this on another release, with the same images.
 """
 
+import shutil
 from urllib.parse import quote
 
 import pytest
@@ -38,6 +39,18 @@ def image(cluster, images):
         return f"{name}:latest"
 
     return image
+
+
+@pytest.fixture
+def on_node(cluster, images, shared_dir):
+    """Put a program where jobs without an image have it, too; returns its path."""
+    folder = shared_dir("alice")
+
+    def on_node(name, flavour):
+        program = images[flavour].parent / f"{name}-{flavour}"
+        return shutil.copy(program, folder)
+
+    return on_node
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +125,36 @@ def inside(job, image, body, *options):
     ran = job(script(body, image, header="#SBATCH --mem=600\n"), *options)
     assert (ran.wait(timeout=120), ran.err) == ("COMPLETED", ran.err)
     return sorted(ran.out.splitlines())
+
+
+PMI = {"mpich": "pmi2", "openmpi": "pmix"}
+# Of MPI_Abort over PMIx see docs/critiques.md.
+FAILURES = [
+    ("mpich", "exit 5", ("5:0", "CANCELLED")),
+    ("mpich", "abort 7", ("0:9", "CANCELLED")),
+    ("mpich", "signal 9", ("0:9", "CANCELLED")),
+    pytest.param("openmpi", "exit 5", ("0:15", "CANCELLED"), marks=pytest.mark.usefixtures("pmix")),
+]
+
+
+@pytest.mark.parametrize(("flavour", "how", "end"), FAILURES)
+def test_a_process_that_fails_ends_the_others_as_natively(
+    cluster, job, image, on_node, flavour, how, end
+):
+    program = on_node("failing", flavour)
+    body = f"srun --kill-on-bad-exit=1 --mpi={PMI[flavour]} {program} {how}; echo $?\n"
+    seen = [ended(cluster, job, body, name) for name in ("", image(flavour))]
+    assert seen[1] == seen[0]
+    assert seen[0][1:] == end
+
+
+def ended(cluster, job, body, image):
+    """Return what a step's end was for its script, and for Slurm's accounting."""
+    ran = job(script(body, image, header="#SBATCH --mem=600\n"), "--nodes=1", "--ntasks=3")
+    assert (ran.wait(timeout=120), ran.err) == ("COMPLETED", ran.err)
+    cluster.wait_for(lambda: "End" in cluster.accounting(ran.job_id, "0"))
+    record = cluster.accounting(ran.job_id, "0")
+    return ran.out, record["ExitCode"], record["State"].split(" ")[0]
 
 
 TWO = ("--nodes=2", "--ntasks-per-node=2")

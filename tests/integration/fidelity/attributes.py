@@ -75,7 +75,7 @@ ROWS = (
         settings="renice -n 7 $$ >/dev/null",
         shows=("nice=7",),
     ),
-    Row("the host's name", "hostname; echo $HOSTNAME\n"),
+    Row("the host's name", "hostname; echo $HOSTNAME; cat /etc/hostname /etc/hosts\n"),
     # The image's own time zone is another one.
     Row("the time zone", "date +%Z%z; TZ=KST-9 date +%Z%z\n", shows=("KST+0900",)),
     Row(

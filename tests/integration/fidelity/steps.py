@@ -59,6 +59,13 @@ _ROWS = (
         "srun -n1 no-such-command; echo $?\n",
         _TWO,
     ),
+    Row(
+        "a program that cannot be executed says why",
+        "printf 'echo no line\\n' >a; printf '#!/bin/bash\\r\\n' >b; echo '#! /no/such -x' >c\n"
+        ">d; chmod +x a b c d; for each in a b c d .; do srun -n1 ./$each; echo $each $?; done\n",
+        _TWO,
+        shows=("bad interpreter(/bin/bash", "bad interpreter( /no/such -x)", "Exec format error"),
+    ),
     Row("stdin goes to the first task", "echo given | srun -n2 --input=0 cat\n", _TWO),
     Row("stdin from a file", "echo given >in; srun -n1 cat <in\n", _TWO),
     Row(
@@ -130,6 +137,13 @@ _ROWS = (
         _TWO,
     ),
     Row(
+        "a file that is not there is the command's own error",
+        "sbcast no-such $PWD/copy; echo $?; sbcast /no/such /tmp/copy; echo $?; mkdir d\n"
+        "sbcast -f d $PWD/copy; echo $?; srun -n2 --multi-prog no-such; echo $?\n",
+        _TWO,
+        shows=("Can't open `no-such`", "Unable to open configuration file no-such"),
+    ),
+    Row(
         "sbcast to the nodes' own folders",
         "printf '#!/bin/sh\necho ran\n' >given; chmod 750 given; copy=/tmp/$SLURM_JOB_ID\n"
         "sbcast given $copy; echo $?; srun -n1 $copy; stat -c %a $copy; sbcast given $copy\n"
@@ -187,6 +201,15 @@ _ROWS = (
         "seq 3 | while read -r i; do echo line $i; srun -n1 cat; done\n",
         _TWO,
         shows=("['2', '3', 'line 1']",),
+    ),
+    Row(
+        "who ignores or blocks SIGPIPE, as Python does, runs srun, too",
+        "python3 -c 'import os; os.system(\"srun -n1 echo by os.system\")'\n"
+        "(trap '' PIPE; srun -n1 echo ignored; squeue -h -j $SLURM_JOB_ID -o %T); "
+        "python3 -c 'import os, signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGPIPE})\n"
+        'os.execvp("srun", ["srun", "-n1", "echo", "blocked"])\'; echo $?\n',
+        _TWO,
+        shows=("by os.system", "ignored", "RUNNING", "blocked"),
     ),
     Row(
         "a closed stdout, or stderr, of srun",

@@ -114,3 +114,26 @@ def test_a_tasks_program_is_called_by_where_slurmstepd_finds_it(
     with pytest.raises(Executed):
         interpreter.execute_task([named, b"a"], {b"PATH": path})
     assert executed == [(found % here, [found % here, b"a"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"#!/no/such\n", "bad interpreter(/no/such)"),
+        (b"#! /no/such\r\nx\n", "bad interpreter( /no/such\r)"),
+        (b"#!/no/" + b"x" * 300, f"bad interpreter(/no/{'x' * 249})"),
+        (b"x", "%s"),
+    ],
+)
+def test_a_task_whose_interpreter_is_missing_names_that(monkeypatch, tmp_path, content, words):
+    def execve(path, argv, environment):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "execve", execve)
+    program = tmp_path / "program"
+    program.write_bytes(content)
+    with pytest.raises(interpreter.TaskError) as raised:
+        interpreter.execute_task([os.fsencode(program)], {})
+    what = words.replace("%s", str(program))
+    assert str(raised.value) == f"execve(): {what}: No such file or directory"
+    assert raised.value.exit_code == 2

@@ -139,6 +139,26 @@ def test_other_signals_stay_ignored(put):
     assert ended.stdout == "end\n"
 
 
+PIPE = "SBRIDGE_IGNORES_PIPE"
+
+
+def ignoring_pipe():
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def blocking_pipe():
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+
+
+@pytest.mark.parametrize(("before", "told"), [(ignoring_pipe, "1"), (blocking_pipe, "unset")])
+def test_sigpipe_can_end_what_waits_and_the_node_hears_if_it_was_ignored(put, before, told):
+    program = put(f"echo ${{{PIPE}-unset}}; kill -PIPE $$; echo alive")
+    of_an_outer_one = {**os.environ, PIPE: "outer"}
+    ended = run([program], preexec_fn=before, env=of_an_outer_one, restore_signals=False)
+    assert (ended.stdout, ended.returncode) == (f"{told}\n", -signal.SIGPIPE)
+
+
 def inside(image, program, name):
     """Execute the program in an image that holds it, and nothing else that a test has not put."""
     (image / "bin").mkdir(exist_ok=True)
