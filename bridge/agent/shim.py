@@ -26,11 +26,13 @@ COMMANDS = (
     "sacct sacctmgr sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue "
     "sreport srun sshare sstat strigger"
 ).split()
-SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM WINCH".split()
+SIGNALS = "HUP INT QUIT PIPE USR1 USR2 ALRM TERM WINCH".split()
 # Ctrl-Z stops the command on the node, too; TSTP stops no process whose group has no shell there.
 STOPPING = ("STOP", "CONT")
 
 _ALL = " ".join(SIGNALS)
+# The node ends the waiting child by SIGPIPE: a shell says nothing of that.
+_BORNE = " ".join(name for name in SIGNALS if name != "PIPE")
 TEXT = f"""#!/bin/sh
 # Has the node run the Slurm command of this name: see sbridge, docs/user.md.
 for door in "${VARIABLE}" {DOORS}/*; do
@@ -60,7 +62,7 @@ tries=0
 while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
     tries=$((tries + 1))
     (
-        trap '' {_ALL} TSTP
+        trap '' {_BORNE} TSTP
         read -r pid rest </proc/self/stat
         echo "run $$ $pid $# ${{0##*/}}" >"$door/door"
         read -r rest <{_NEVER}

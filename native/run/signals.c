@@ -7,8 +7,9 @@
 #include "wire.h"
 
 enum {
-    ATTEST_MS = 5, /* for which a signal is held back until the witness has it, too */
+    TELL_MS = 5, /* for which the witness is let tell what it sees */
     LATE_MS = 500, /* after which what the witness sees is another signal */
+    FIRST_QUEUED = 32, /* real-time signals: two are not one for who has not seen the first yet */
 };
 
 static void count(struct tally *tally)
@@ -47,7 +48,9 @@ static void hear(struct signals *signals, int awaited, int wait_ms)
     int got = witness_read(&signals->witness, numbers, wait_ms);
 
     for (int i = 0; i < got; i++)
-        if (numbers[i] != awaited && take(&signals->alone[numbers[i]]))
+        if (signals->known[numbers[i]] > 0)
+            signals->known[numbers[i]]--;
+        else if (numbers[i] != awaited && take(&signals->alone[numbers[i]]))
             tell(signals, numbers[i], "others");
         else
             count(&signals->seen[numbers[i]]);
@@ -58,18 +61,37 @@ void signals_hear_witness(struct signals *signals)
     hear(signals, 0, 0);
 }
 
+/* Whether the witness has it too. What it has is to be seen, then being told, then readable. */
+static bool is_for_group(struct signals *signals, int number)
+{
+    unsigned *known = &signals->known[number];
+    long end_ms = now_ms() + TELL_MS;
+    bool is_coming;
+
+    while (*known > 0 && now_ms() < end_ms)
+        hear(signals, number, 1);
+    is_coming = (*known == 0 || number >= FIRST_QUEUED) && /* else it is the earlier one */
+                witness_is_to_see(&signals->witness, number);
+    hear(signals, number, 0);
+    while (signals->seen[number].count == 0 && now_ms() < end_ms &&
+           (is_coming || witness_is_telling(&signals->witness)))
+        hear(signals, number, 1);
+    hear(signals, number, 0);
+    if (take(&signals->seen[number]))
+        return true;
+    if (is_coming)
+        ++*known;
+    return is_coming;
+}
+
 static void pass_on(struct signals *signals, int number)
 {
-    long end_ms = now_ms() + ATTEST_MS;
-    bool is_for_all = take(&signals->seen[number]);
-
-    while (!is_for_all && signals->witness.pid != 0 && now_ms() < end_ms) {
-        hear(signals, number, (int)(end_ms - now_ms()));
-        is_for_all = take(&signals->seen[number]);
+    if (is_for_group(signals, number)) {
+        tell(signals, number, "group");
+        return;
     }
-    tell(signals, number, is_for_all ? "group" : "script");
-    if (!is_for_all)
-        count(&signals->alone[number]);
+    tell(signals, number, "script");
+    count(&signals->alone[number]);
 }
 
 void signals_pass_on(struct signals *signals)

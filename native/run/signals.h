@@ -1,8 +1,9 @@
 /*
  * Whom of the script's process group a signal of this process is for.
  *
- * The script gets it in any case. If the witness got it as well, it was for the whole group; on a
- * busy node that is not known at once, and the script does not wait for it.
+ * The script gets it in any case. If the witness got it as well, it was for the whole group. Who
+ * signals a group reaches the witness first: the kernel begins with the youngest, slurmstepd
+ * without cgroups with children. A sender of another kind may be late, and the script does not wait.
  */
 #ifndef SIGNALS_H
 #define SIGNALS_H
@@ -22,6 +23,7 @@ struct signals {
     int own;    /* readable when this process got signals; see catch_signals() */
     int keeper; /* the connection to the one who holds the script */
     struct tally seen[MOST_SIGNALS];  /* by the witness, and by this process not yet */
+    unsigned known[MOST_SIGNALS];     /* to be for the group: the witness is going to see it */
     struct tally alone[MOST_SIGNALS]; /* passed on for the script alone */
 };
 

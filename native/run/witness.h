@@ -8,6 +8,7 @@
 #ifndef WITNESS_H
 #define WITNESS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,8 +16,9 @@
 enum { WITNESS_MOST = 64 };
 
 struct witness {
-    pid_t pid;   /* 0: there is none */
-    int reports; /* readable when it has seen signals */
+    pid_t pid;               /* 0: there is none */
+    int reports;             /* readable when it has seen signals */
+    atomic_bool *is_telling; /* shared with it: whether it has taken signals and not told yet */
 };
 
 /* Fork it; the child keeps nothing open: who reads the step's files must see their end. */
@@ -32,16 +34,22 @@ void witness_settle(const struct witness *witness);
 /* Read the numbers of signals that it saw, WITNESS_MOST at most; waits for the first so long. */
 int witness_read(const struct witness *witness, uint8_t *numbers, int wait_ms);
 
+/* Whether it got a signal that it has not taken yet: on a busy node it may not run for long. */
+bool witness_is_to_see(const struct witness *witness, int number);
+
+/* Whether what it took may not be readable yet. */
+bool witness_is_telling(const struct witness *witness);
+
 /* End it; twice is fine. */
 void witness_dismiss(struct witness *witness);
 
-/* Have every signal but SIGCHLD reported on the returned descriptor (signalfd(2)) from now on.
+/* Have every signal reported on the returned descriptor (signalfd(2)) from now on.
  *
  * Those that were blocked, too: the script has them blocked itself.
  */
 int catch_signals(void);
 
-/* Read the next signal's number; 0 for none. */
+/* Read the next signal's number; 0 for none. That a child ended or stopped is no signal. */
 int read_signal(int signals);
 
 #endif

@@ -73,6 +73,12 @@ ROWS = (
         shows=("shell USR1",),
     ),
     Row(
+        "scancel --batch passes on even what children's ends are told by",
+        f"mkfifo gate; exec 9<>gate; trap 'echo told; exit 6' CHLD; echo ready; {_IDLE}\n",
+        then=(("ready", ("scancel", "--batch", "--signal=17", "{job}")),),
+        shows=("told", "|6:0|"),
+    ),
+    Row(
         "scancel --full signals shell and children",
         "mkfifo gate; exec 9<>gate; trap 'wait; echo shell; exit 5' USR1\n"
         f"bash -c 'trap \"echo child; exit\" USR1; echo ready; {_IDLE}' &\n{_IDLE}\n",

@@ -237,6 +237,13 @@ _ROWS = (
         shows=("USR1", "JOB.0|JOB.0|bash|CANCELLED"),
     ),
     Row(
+        "SIGPIPE to srun ends the step",
+        f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
+        "kill -PIPE $!; wait $!; echo $?\n",
+        _TWO,
+        shows=("137", "CANCELLED"),
+    ),
+    Row(
         "a step whose srun is killed",
         f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
         "kill -KILL $!; wait $!; echo $?\n"
