@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bridge.runtimes.sandbox import Sandbox
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has sandboxes")
 ZONE = "/usr/share/zoneinfo/Asia/Seoul"
 MIB = 1024 * 1024
+fit = partial(fittings.fit, has_nodes_name=False)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def size_of(sandbox, place):
 
 
 def test_a_sandbox_has_the_nodes_time_zone_and_the_images_own_stays_readable(root, sandbox):
-    assert fittings.fit(sandbox(memory(root / "dev/shm", 1))) == []
+    assert fit(sandbox(memory(root / "dev/shm", 1))) == []
     for name in ("localtime", "timezone"):
         ours, nodes = root / "etc" / name, Path("/etc", name)
         assert not ours.is_symlink()
@@ -94,14 +96,30 @@ def test_a_sandbox_has_the_nodes_time_zone_and_the_images_own_stays_readable(roo
 
 def test_a_node_without_a_time_zone_has_sandboxes_without_one(root, sandbox, monkeypatch, tmp_path):
     monkeypatch.setattr(fittings, "Path", lambda *parts: Path(tmp_path, *parts[1:]))
-    assert fittings.fit(sandbox(memory(root / "dev/shm", 1))) == []
+    assert fit(sandbox(memory(root / "dev/shm", 1))) == []
     assert list((root / "etc").iterdir()) == []
+
+
+@pytest.mark.parametrize("has_nodes_name", [False, True])
+def test_a_sandbox_with_the_nodes_name_has_the_nodes_files_of_names(root, sandbox, has_nodes_name):
+    for name in ("hostname", "hosts"):
+        (root / "etc" / name).write_text("the pod's")
+    made = sandbox(memory(root / "dev/shm", 1))
+    assert fittings.fit(made, has_nodes_name=has_nodes_name) == []
+    for name in ("hostname", "hosts"):
+        nodes = Path("/etc", name)
+        if not has_nodes_name:
+            assert (root / "etc" / name).read_text() == "the pod's"
+        elif nodes.exists():
+            assert (root / "etc" / name).read_text() == nodes.read_text()
+        else:
+            assert not (root / "etc" / name).exists()
 
 
 def test_shared_memory_has_the_nodes_size(root, sandbox):
     made = sandbox(memory(root / "dev/shm", 1))
     assert size_of(made, "dev/shm") == MIB
-    assert fittings.fit(made) == []
+    assert fit(made) == []
     node = os.statvfs("/dev/shm")
     assert size_of(made, "dev/shm") == node.f_blocks * node.f_frsize
 
@@ -111,7 +129,7 @@ def test_a_folder_of_the_site_at_etc_is_not_written_to(root, sandbox, tmp_path):
     site.mkdir()
     (site / "localtime").write_text("the site's")
     bind = ["--bind", str(site), str(root / "etc")]
-    assert fittings.fit(sandbox(bind, memory(root / "dev/shm", 1))) == []
+    assert fit(sandbox(bind, memory(root / "dev/shm", 1))) == []
     assert (site / "localtime").read_text() == "the site's"
     assert (root / "etc/timezone").read_text() == "Asia/Seoul\n", "what is below it stays as well"
 
@@ -123,7 +141,7 @@ def test_an_images_links_lead_nowhere(root, sandbox):
         place.rename(root / "elsewhere" / place.name)
         place.symlink_to(link)
     made = sandbox(memory(root / "elsewhere/shm", 1))
-    _, of_memory = fittings.fit(made)
+    _, of_memory = fit(made)
     assert of_memory.startswith("/dev/shm: ")
     assert (root / "elsewhere/etc/timezone").read_text() == "Asia/Seoul\n"
     assert size_of(made, "elsewhere/shm") == MIB
@@ -133,7 +151,7 @@ def test_an_image_whose_time_zone_is_a_folder_keeps_it_and_gets_the_rest(root, s
     (root / "etc/localtime").unlink()
     (root / "etc/localtime").mkdir()
     made = sandbox(memory(root / "dev/shm", 1))
-    assert len(fittings.fit(made)) == 1
+    assert len(fit(made)) == 1
     assert (root / "etc/localtime").is_dir()
     assert size_of(made, "dev/shm") > MIB
 
@@ -142,15 +160,15 @@ def test_a_sandbox_that_has_ended_is_told_from_one_that_took_its_pid(sandbox):
     made = sandbox()
     other = Sandbox(made.name, made.init_pid, made.init_start - 1)
     with pytest.raises(TemporaryError, match=r"sbridge-7\.0 ended at once"):
-        fittings.fit(other)
+        fit(other)
     with pytest.raises(TemporaryError, match=r"sbridge-7\.0 ended at once"):
-        fittings.fit(Sandbox(made.name, 999_999_999, 1))
+        fit(Sandbox(made.name, 999_999_999, 1))
 
 
 def test_nothing_stays_open(root, sandbox):
     made = sandbox(memory(root / "dev/shm", 1))
     before = os.listdir("/proc/self/fd")
-    fittings.fit(made)
+    fit(made)
     (root / "etc").rename(root / "gone")
-    assert fittings.fit(made)
+    assert fit(made)
     assert os.listdir("/proc/self/fd") == before
