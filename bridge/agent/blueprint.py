@@ -18,7 +18,7 @@ from bridge.durable import write_atomically
 from bridge.job_spool import JobSpool, NodeSpool, slurmd_script
 from bridge.runtimes.manifest import INIT_PATH
 from bridge.runtimes.sandbox import Mount, Sandbox, SandboxSpec, UserError
-from bridge.slurm.errand import JOB_NAME, KEPT
+from bridge.slurm.hidden import JOB_NAME, KEPT
 from bridge.slurm.jobs import NodeShare
 from bridge.slurm.srun import HOST_FILE
 

@@ -97,15 +97,15 @@ class _Serving:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         poll.register(self._channel, select.POLLIN)
-        while True:
+        code = self._collect_dead()  # an end of before is not reported
+        while code is None:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if wakeup in ready:
                 self._pass_on(os.read(wakeup, 4096))
                 code = self._collect_dead()
-                if code is not None:
-                    return code
-            if self._channel.fileno() in ready and not self._serve():
+            if code is None and self._channel.fileno() in ready and not self._serve():
                 poll.unregister(self._channel)  # the agent is ending
+        return code
 
     def _serve(self) -> bool:
         """Handle the agent's next message; False when there will be none."""

@@ -23,20 +23,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from bridge import kernel, wire
-from bridge.slurm import sbcast, srun
+from bridge.slurm import hidden, sbcast, srun
 
 _HIGH_DESCRIPTOR = 512
 _MOST_DESCRIPTORS = 256
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _MOST_OF_A_FILE = 1 << 20
-# The loader's variables name files of the image; they would be looked for on the node.
-_LOADER = (b"LD_", b"GLIBC_TUNABLES")
-KEPT = b"SBRIDGE_KEPT_"
-JOB_NAME = b"SLURM_JOB_NAME"
-_EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
-IGNORES_PIPE = b"SBRIDGE_IGNORES_PIPE"  # the asking process does not, but its caller did
-# This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
-_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS", IGNORES_PIPE})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
@@ -155,7 +147,7 @@ class _Becoming:
             os._exit(1)
         os.umask(self._asking.umask)
         self._go_to_directory()
-        name, environment = self._errand.name, for_the_node(self._environment)
+        name, environment = self._errand.name, hidden.for_the_node(self._environment)
         if self._is_spreading:
             name, environment = "srun", sbcast.environment_of_step(environment)
         elif self._has_tasks_inside():
@@ -164,7 +156,7 @@ class _Becoming:
         argv = [name, *self._rewritten()]
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
-        of_caller = {signal.SIGPIPE} if IGNORES_PIPE in self._environment else set()
+        of_caller = {signal.SIGPIPE} if hidden.IGNORES_PIPE in self._environment else set()
         for number in (self._asking.ignored | of_caller) - _UNCATCHABLE:
             signal.signal(number, signal.SIG_IGN)
         try:
@@ -176,12 +168,15 @@ class _Becoming:
         """Return srun's environment, from which tasks get back what srun shall see otherwise."""
         result = dict(environment)
         if not srun.is_named(self._arguments):
-            result |= kept_job_name(environment)
+            result |= hidden.kept_job_name(environment)
         if directory := result.pop(srun.WORKING_DIR, b""):
-            result[KEPT + srun.WORKING_DIR] = directory
+            result[hidden.KEPT + srun.WORKING_DIR] = directory
         path = os.fsdecode(result.get(srun.HOST_FILE, b""))
         if path and (shown := self._shown_to_srun(path)) != path:
-            result |= {srun.HOST_FILE: shown.encode(), KEPT + srun.HOST_FILE: os.fsencode(path)}
+            result |= {
+                srun.HOST_FILE: shown.encode(),
+                hidden.KEPT + srun.HOST_FILE: os.fsencode(path),
+            }
         return result
 
     def _shown_to_srun(self, path: str) -> str:
@@ -237,7 +232,7 @@ class _Becoming:
             self._wrapped_programs,
             os.fsdecode(self._environment.get(srun.WORKING_DIR, b"")),
         )
-        arguments = srun.with_exports(arguments, exported)
+        arguments = srun.with_exports(arguments, hidden.exported)
         return srun.wrap(srun.with_host_files(arguments, self._shown_to_srun), tasks)
 
     @functools.cached_property
@@ -333,34 +328,6 @@ class _Becoming:
         copy = os.memfd_create("programs", 0)  # stays open for the command
         os.write(copy, wrapped)
         return f"/proc/self/fd/{fcntl.fcntl(copy, fcntl.F_DUPFD, _HIGH_DESCRIPTOR)}"
-
-
-def for_the_node(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the environment with the loader's variables under names that start with `KEPT`."""
-    hidden = {
-        KEPT + key if key.startswith(_LOADER) else key: value
-        for key, value in environment.items()
-        if key not in _OF_THE_SANDBOX
-    }
-    exports = {key: hidden[key] for key in _EXPORTS if key in hidden}
-    return hidden | {
-        key: os.fsencode(exported(os.fsdecode(value))) for key, value in exports.items()
-    }
-
-
-def kept_job_name(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return what gives tasks the job's name back: srun calls the job as we call its step."""
-    return {KEPT + JOB_NAME: environment[JOB_NAME]} if JOB_NAME in environment else {}
-
-
-def exported(value: str) -> str:
-    """Return a value of srun's --export with the loader's variables called as srun knows them."""
-    if "'" in value or '"' in value:
-        return value  # commas part no names there
-    words = (os.fsencode(word) for word in value.split(","))
-    return os.fsdecode(
-        b",".join(KEPT + word if word.startswith(_LOADER) else word for word in words)
-    )
 
 
 def _place(files: list[tuple[int, int]]) -> None:
