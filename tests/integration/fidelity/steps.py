@@ -245,6 +245,12 @@ _ROWS = (
         shows=("137", "JOB.0|JOB.0|bash|CANCELLED"),
     ),
     Row(
+        "a step in the background ends with its job",
+        f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}",
+        _TWO,
+        shows=("JOB.0|JOB.0|bash|CANCELLED|0:15",),
+    ),
+    Row(
         "scancel of a step leaves its job",
         f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
         "scancel $SLURM_JOB_ID.0; wait $!; echo $?; srun -n1 echo goes on\n",
