@@ -150,7 +150,7 @@ _ROWS = (
         "echo $?; rm $copy\n",
         ("-N1",),
         differs={"*": "a step makes the copies, which sacct lists"},
-        instead=("'ran'", "'750'", "File exists"),
+        instead=("'ran'", "'750'", "File exists", "'17'"),
     ),
     Row(
         "a step of each part of a heterogeneous job",
