@@ -97,7 +97,7 @@ class Door:
             return
         self._is_closed = True
         for command in self._commands.values():
-            _end(command)
+            _end(command, with_its_own=True)
             self.poll.unregister(command.asking)
             wire.close_all([command.asking, command.waiter])
         self._commands.clear()
@@ -267,9 +267,16 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 9
 
 
-def _end(command: _Command) -> None:
-    """Kill the command and collect it: the keeper may outlive this door for days."""
+def _end(command: _Command, *, with_its_own: bool = False) -> None:
+    """Kill the command and collect it: the keeper may outlive this door for days.
+
+    A child of srun outlives it and has Slurm kill its step. `with_its_own` ends that child, too,
+    as slurmstepd does when a script ends: then the step ends as Slurm ends what is left of a job.
+    """
     if command.child:
+        if with_its_own:
+            with contextlib.suppress(ProcessLookupError):  # it leads no group yet
+                os.killpg(command.child, signal.SIGKILL)
         _kill(command.child, signal.SIGKILL)
         os.waitpid(command.child, 0)
 

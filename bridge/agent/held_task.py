@@ -192,7 +192,7 @@ class HeldTask:
     def _tell_trouble(self) -> bool:
         """Pass on what the child said before its exec; False at the end."""
         text = os.read(self._trouble, 4096)
-        for line in text.splitlines():
+        for line in filter(None, text.split(b"\n")):  # a CR belongs to what is told of
             self._send("warning", [("text", line), ("exit_code", b"1")])
             self._warn_summary(line)
         return bool(text)

@@ -26,12 +26,13 @@ TABLE = Table(
 )
 
 
-# Runs inside: the path of the copy, its mode, its time if that is kept, and whether it may replace.
+# Runs inside, and ends with the errno as sbcast does. The path of the copy, its mode, its time if
+# that is kept, and whether it may replace.
 _STORE = """
-fail() { echo "sbcast: error: REQUEST_FILE_BCAST($SLURMD_NODENAME): $1" >&2; exit 1; }
-[ -d "${1%/*}/" ] || fail 'No such file or directory'
-[ ! -d "$1" ] || fail 'Is a directory'
-[ "$4" ] || [ ! -e "$1" ] || fail 'File exists'
+fail() { echo "sbcast: error: REQUEST_FILE_BCAST($SLURMD_NODENAME): $2" >&2; exit "$1"; }
+[ -d "${1%/*}/" ] || fail 2 'No such file or directory'
+[ ! -d "$1" ] || fail 21 'Is a directory'
+[ "$4" ] || [ ! -e "$1" ] || fail 17 'File exists'
 draft=$1.sbcast.$$
 trap 'rm -f "$draft"' EXIT
 cat >"$draft" && chmod "$2" "$draft" || exit 1

@@ -284,10 +284,10 @@ def test_files_are_broadcast_to_shared_folders_and_into_each_nodes_sandbox(insid
         "sbcast program /tmp/no/such; echo $?; sbcast /no/such /tmp/x\n"
     )
     ended = inside(body, "-N2")
-    assert ended.end[0] == "FAILED"
+    assert ended.end == ("FAILED", "255:0")
     assert ended.out.split("\n")[:-1] == [
         *("0", "2", "0", "-rwxr-x---", "-rwxr-x---", "ran 0", "ran 1"),
-        *("1", "0", "copy", "mine", "program", "1"),
+        *("17", "0", "copy", "mine", "program", "2"),
     ]
     assert ended.err.count("File exists") == 2
     assert "No such file or directory" in ended.err

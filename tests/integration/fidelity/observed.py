@@ -37,6 +37,8 @@ _OTHER = (
         rb"(?:slurmstepd-\S+:|\[TIME\]) error: \*\*\* STEP \S+ ON \S+ CANCELLED AT TIME \*\*\*\n",
         b"",
     ),
+    # When the step has ended before scancel speaks of it a second time (26.05).
+    (rb"scancel: error: Kill job error on job step id \S+ Invalid job id specified\n", b""),
     # When slurmctld has not yet noted the end of the step before.
     (rb"srun: (?:Job \S+ step creation \w+ disabled, retrying \(.*\)|Step created for .*)\n", b""),
 )

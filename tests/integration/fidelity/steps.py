@@ -150,7 +150,7 @@ _ROWS = (
         "echo $?; rm $copy\n",
         ("-N1",),
         differs={"*": "a step makes the copies, which sacct lists"},
-        instead=("'ran'", "'750'", "File exists"),
+        instead=("'ran'", "'750'", "File exists", "'17'"),
     ),
     Row(
         "a step of each part of a heterogeneous job",
@@ -250,6 +250,12 @@ _ROWS = (
         "while squeue -h -s -j $SLURM_JOB_ID -o %i | grep -q '\\.0$'; do sleep 0.1; done\n",
         _TWO,
         shows=("137", "JOB.0|JOB.0|bash|CANCELLED"),
+    ),
+    Row(
+        "a step in the background ends with its job",
+        f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}",
+        _TWO,
+        shows=("JOB.0|JOB.0|bash|CANCELLED|0:15",),
     ),
     Row(
         "scancel of a step leaves its job",
