@@ -33,8 +33,9 @@ _LOADER = (b"LD_", b"GLIBC_TUNABLES")
 KEPT = b"SBRIDGE_KEPT_"
 JOB_NAME = b"SLURM_JOB_NAME"
 _EXPORTS = (b"SLURM_EXPORT_ENV", b"SRUN_EXPORT_ENV")  # what srun reads as its --export
+IGNORES_PIPE = b"SBRIDGE_IGNORES_PIPE"  # the asking process was started with SIGPIPE ignored
 # This sandbox's own: tasks that enter get them anew, and other jobs shall not have them.
-_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS"})
+_OF_THE_SANDBOX = frozenset({b"SBRIDGE_DOOR", b"SBRIDGE_OUTPUTS", IGNORES_PIPE})
 _OWN_FILE = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,4})")
 
 
@@ -152,12 +153,15 @@ class _Becoming:
         argv = [name, *self._rewritten()]
         _place(files)
         kernel.set_limit(resource.RLIMIT_NOFILE, *files_limit)
-        for number in self._asking.ignored - _UNCATCHABLE:
+        for number in self._ignored() - _UNCATCHABLE:
             signal.signal(number, signal.SIG_IGN)
         try:
             os.execve(program, [os.fsencode(word) for word in argv], environment)
         except OSError as error:
             raise ErrandError(f"the node has no {program}: {error.strerror}") from error
+
+    def _ignored(self) -> set[int]:
+        return {*self._asking.ignored, *([signal.SIGPIPE] * (IGNORES_PIPE in self._environment))}
 
     def _with_kept(self, environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Return srun's environment, from which tasks get back what srun shall see otherwise."""
