@@ -4,9 +4,10 @@
  *
  * It says so where an image has no /bin/sh: of a script the kernel says only that there is no such
  * file. And a shell cannot catch what was ignored when it began, as SIGINT and SIGQUIT are for
- * what another shell put into the background; the commands that wait for these have them do what
- * they do by default. The script's child is ended by SIGPIPE, the one end of which no shell says a
- * word; Python ignores it for itself and for what it has a shell run.
+ * what another shell put into the background; the commands that wait for signals have them do what
+ * they do by default. So has every command SIGPIPE, by which the node ends what the script waits
+ * for, the one end of which no shell says a word; that it was ignored, as by Python for what it has
+ * a shell run, is said in the environment.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +23,7 @@
 #define SCRIPTS "/sbridge/shim" /* bridge.agent.shim.SCRIPTS */
 #endif
 #define SHELL "/bin/sh"
-#define IGNORES_PIPE "SBRIDGE_IGNORES_PIPE" /* bridge.slurm.errand.IGNORES_PIPE */
+#define IGNORES_PIPE "SBRIDGE_IGNORES_PIPE" /* bridge.slurm.hidden.IGNORES_PIPE */
 
 enum { NOT_STARTED = 126, NOT_THERE = 127 }; /* as a shell says it of a command */
 
@@ -46,12 +47,17 @@ static const char *own_name(void)
     return name;
 }
 
-static void heed_keys(const char *name)
+/* Have signals that the command itself waits for do what they do by default. */
+static void heed_signals(const char *name)
 {
-    if (strcmp(name, "sattach") == 0 || strcmp(name, "srun") == 0) {
-        signal(SIGINT, SIG_DFL);
-        signal(SIGQUIT, SIG_DFL);
-    }
+    static const int keys[] = {SIGINT, SIGQUIT, 0};
+    static const int of_srun[] = {SIGINT, SIGQUIT, SIGHUP, SIGTERM, SIGALRM, SIGUSR1, SIGUSR2, 0};
+    const int *number = strcmp(name, "srun") == 0      ? of_srun
+                        : strcmp(name, "sattach") == 0 ? keys
+                                                       : NULL;
+
+    for (; number != NULL && *number != 0; number++)
+        signal(*number, SIG_DFL);
 }
 
 /* The command on the node ignores it all the same, as that variable says. */
@@ -90,7 +96,7 @@ int main(int argc, char **argv)
     arguments[1] = script;
     if (argc > 1)
         memcpy(arguments + 2, argv + 1, (argc - 1) * sizeof *arguments);
-    heed_keys(name);
+    heed_signals(name);
     let_pipe_kill();
     execv(SHELL, arguments);
     return fail(name);

@@ -73,10 +73,13 @@ ROWS = (
         shows=("shell USR1",),
     ),
     Row(
-        "scancel --batch passes on even what children's ends are told by",
-        f"mkfifo gate; exec 9<>gate; trap 'echo told; exit 6' CHLD; echo ready; {_IDLE}\n",
+        "scancel --batch passes on even that by which children's ends are told",
+        "import signal, sys, time\n"
+        "signal.signal(17, lambda *_: sys.exit('told'))\nprint('ready', flush=True)\n"
+        "time.sleep(60)\n",
+        interpreter="/usr/bin/env python3",
         then=(("ready", ("scancel", "--batch", "--signal=17", "{job}")),),
-        shows=("told", "|6:0|"),
+        shows=("told", "|1:0|"),
     ),
     Row(
         "scancel --full signals shell and children",

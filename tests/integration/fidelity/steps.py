@@ -237,6 +237,20 @@ _ROWS = (
         shows=("USR1", "JOB.0|JOB.0|bash|CANCELLED"),
     ),
     Row(
+        "commands of a program that ignores SIGPIPE, as Python does",
+        'python3 -c \'import os; [os.system(f"{each} -n1 true") for each in ("srun", '
+        '"scontrol show hostnames a1 #")]\'\n',
+        _TWO,
+        shows=("a1",),
+    ),
+    Row(
+        "srun hears what its script ignores",
+        f"trap '' HUP USR2; srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
+        "kill -USR2 $!; wait $!; echo $?\n",
+        _TWO,
+        shows=("140",),
+    ),
+    Row(
         "SIGPIPE to srun ends the step",
         f"srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
         "kill -PIPE $!; wait $!; echo $?\n",

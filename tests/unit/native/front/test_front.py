@@ -133,10 +133,13 @@ def test_a_command_that_waits_for_no_keys_has_them_stay_ignored(put, name):
     assert run([program], preexec_fn=ignoring_both).stdout == "end\n"
 
 
-def test_other_signals_stay_ignored(put):
-    program = put("kill -TERM $$; echo end")
-    ended = run([program], preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
-    assert ended.stdout == "end\n"
+@pytest.mark.parametrize("name", ["HUP", "TERM", "ALRM", "USR1", "USR2"])
+def test_srun_hears_whatever_was_ignored_and_another_command_does_not(put, name):
+    program = put(f"trap 'echo caught' {name}; kill -{name} $$; echo end")
+    number = signal.Signals[f"SIG{name}"]
+    ignoring = {"preexec_fn": lambda: signal.signal(number, signal.SIG_IGN)}
+    assert run([program], **ignoring).stdout == "caught\nend\n"
+    assert run([put(f"kill -{name} $$; echo end", "squeue")], **ignoring).stdout == "end\n"
 
 
 PIPE = "SBRIDGE_IGNORES_PIPE"
