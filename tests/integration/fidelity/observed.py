@@ -323,7 +323,9 @@ def _records(cluster: Cluster, runs: list[_Run]) -> dict[int, list[str]]:
         text = cluster.slurm("sacct", "-n", "-P", "-D", "-j", ids, "-o", f"{_COLUMNS},End")
         rows = [row.rpartition("|") for row in text.splitlines()]
         known = {_job_of(row[0]) for row in rows}
-        if {each.job_id for each in runs} <= known and not any(row[2] == "Unknown" for row in rows):
+        # Of a job whose end came before its beginning it knows neither name nor QOS yet.
+        is_partial = any(row[2] == "Unknown" or row[0].endswith("|Unknown") for row in rows)
+        if {each.job_id for each in runs} <= known and not is_partial:
             break
         assert time.monotonic() < deadline, "slurmdbd does not tell how the jobs ended"
         time.sleep(0.5)

@@ -141,7 +141,7 @@ _ROWS = (
         "sbcast no-such $PWD/copy; echo $?; sbcast /no/such /tmp/copy; echo $?; mkdir d\n"
         "sbcast -f d $PWD/copy; echo $?; srun -n2 --multi-prog no-such; echo $?\n",
         _TWO,
-        shows=("Can't open `no-such`", "Unable to open configuration file no-such"),
+        shows=("Can't open `no-such`", "file no-such"),
     ),
     Row(
         "sbcast to the nodes' own folders",
