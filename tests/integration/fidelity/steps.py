@@ -138,10 +138,10 @@ _ROWS = (
     ),
     Row(
         "a file that is not there is the command's own error",
-        "sbcast no-such $PWD/copy; echo $?; sbcast /no/such /tmp/copy; echo $?; mkdir d\n"
-        "sbcast -f d $PWD/copy; echo $?; srun -n2 --multi-prog no-such; echo $?\n",
+        "sbcast no-such $PWD/copy; echo $?; sbcast /no/such /tmp/copy; echo $?\n"
+        "srun -n2 --multi-prog no-such; echo $?\n",
         _TWO,
-        shows=("Can't open `no-such`", "file no-such"),
+        shows=("Can't open `no-such`", "Can't open `/no/such`", "file no-such", "'255'"),
     ),
     Row(
         "sbcast to the nodes' own folders",
