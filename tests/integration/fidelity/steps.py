@@ -276,8 +276,9 @@ _ROWS = (
         "for i in 0 1 2 3; do\n"
         '  srun -n1 --exact --mem=20 -J s$i bash -c ">at.$i; exec sleep 60" & srun[i]=$!\n'
         "  until [ -e at.$i ]; do sleep 0.1; done\ndone; rm at.*\n"
-        "scancel $SLURM_JOB_ID.0; wait ${srun[0]}; echo $?\n"
-        "scancel -s USR1 $SLURM_JOB_ID.1; wait ${srun[1]}; echo $?\n"
+        # It says so when the step has ended while it makes sure.
+        "scancel $SLURM_JOB_ID.0 2>/dev/null; wait ${srun[0]}; echo $?\n"
+        "scancel -s USR1 $SLURM_JOB_ID.1 2>/dev/null; wait ${srun[1]}; echo $?\n"
         "kill -TERM ${srun[2]}; wait ${srun[2]}; echo $?\n"
         "kill -KILL ${srun[3]}; wait ${srun[3]}; echo $?\n",
         ("-n", "4", "-N", "1"),
