@@ -104,6 +104,24 @@ ROWS = (
         then=(("ready", ("scancel", "--batch", "--signal=KILL", "{job}")),),
     ),
     Row(
+        "a trap ends wait, which can be taken up again",
+        "trap 'echo trapped' USR1; (exec sleep 5) & echo ready\n"
+        "for i in 1 2; do wait $!; echo $?; done\n",
+        then=(("ready", ("sh", "-c", "sleep 1; scancel --batch --signal=USR1 {job}")),),
+        shows=("trapped", "138"),
+    ),
+    Row(
+        "a task of an array cancels the others",
+        "if [ $SLURM_ARRAY_TASK_ID = 1 ]; then\n"
+        "  until [ -e at.2 ] && [ -e at.3 ]; do sleep 0.1; done\n"
+        "  scancel ${SLURM_ARRAY_JOB_ID}_2 ${SLURM_ARRAY_JOB_ID}_3; exit\nfi\n"
+        "gate=gate.$SLURM_ARRAY_TASK_ID; mkfifo $gate; exec 9<>$gate\n"
+        "trap 'echo TERM; exit 3' TERM; >at.$SLURM_ARRAY_TASK_ID\n"
+        f"{_IDLE}\n",
+        ("--array=1-3", "-o", "task%a.out", "-e", "/dev/null"),
+        shows=("TERM", "CANCELLED"),
+    ),
+    Row(
         "the time limit ends the job",
         "trap 'echo TERM' TERM\n" + _WAIT,
         ("--time=1",),
@@ -139,6 +157,18 @@ ROWS = (
         ("--requeue", "--open-mode=append"),
         then=(("ready", ("scontrol", "requeue", "{job}")), ("@PENDING", _START)),
         shows=("run 0", "run 1", "|4:0|"),
+    ),
+    Row(
+        "a job that requeues itself goes on from what it kept",
+        "echo run ${SLURM_RESTART_COUNT:-0} from $(cat kept 2>/dev/null)\n"
+        "[ ${SLURM_RESTART_COUNT:-0} = 1 ] && exit 4\n"
+        "trap 'echo here >kept; scontrol requeue $SLURM_JOB_ID' USR1\n" + _WAIT,
+        ("--requeue", "--open-mode=append"),
+        then=(
+            ("ready", ("scancel", "--batch", "--signal=USR1", "{job}")),
+            ("@PENDING", _START),
+        ),
+        shows=("run 1 from here", "|4:0|"),
     ),
     Row(
         "requeuehold keeps it, scancel ends it",

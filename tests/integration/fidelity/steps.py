@@ -237,13 +237,6 @@ _ROWS = (
         shows=("USR1", "JOB.0|JOB.0|bash|CANCELLED"),
     ),
     Row(
-        "commands of a program that ignores SIGPIPE, as Python does",
-        'python3 -c \'import os; [os.system(f"{each} -n1 true") for each in ("srun", '
-        '"scontrol show hostnames a1 #")]\'\n',
-        _TWO,
-        shows=("a1",),
-    ),
-    Row(
         "srun hears what its script ignores",
         f"trap '' HUP USR2; srun -n1 bash -c '>ready; exec sleep 60' & {_UNTIL_READY}"
         "kill -USR2 $!; wait $!; echo $?\n",
@@ -277,6 +270,19 @@ _ROWS = (
         "scancel $SLURM_JOB_ID.0; wait $!; echo $?; srun -n1 echo goes on\n",
         _TWO,
         shows=("goes on",),
+    ),
+    Row(
+        "steps that run at the same time end each in its own way",
+        "for i in 0 1 2 3; do\n"
+        '  srun -n1 --exact --mem=20 -J s$i bash -c ">at.$i; exec sleep 60" & srun[i]=$!\n'
+        "  until [ -e at.$i ]; do sleep 0.1; done\ndone; rm at.*\n"
+        # It says so when the step has ended while it makes sure.
+        "scancel $SLURM_JOB_ID.0 2>/dev/null; wait ${srun[0]}; echo $?\n"
+        "scancel -s USR1 $SLURM_JOB_ID.1 2>/dev/null; wait ${srun[1]}; echo $?\n"
+        "kill -TERM ${srun[2]}; wait ${srun[2]}; echo $?\n"
+        "kill -KILL ${srun[3]}; wait ${srun[3]}; echo $?\n",
+        ("-n", "4", "-N", "1"),
+        shows=("138", "JOB.1|JOB.1|s1|CANCELLED|0:10"),
     ),
     Row(
         "sattach shows what a step writes",
