@@ -42,9 +42,11 @@ if ! [ -p "$door/door" ]; then
     echo "sbridge: ${{0##*/}} reaches no node from this sandbox" >&2
     exit 1
 fi
+# Whose script has ended is about to be killed, and says nothing of it.
+say() {{ {{ echo "$*" >"$door/door"; }} 2>/dev/null; }}
 tell() {{
     caught=1
-    ( trap '' {_ALL}; echo "signal $$ $1" >"$door/door" )
+    ( trap '' {_ALL}; say "signal $$ $1" )
 }}
 stop() {{
     tell STOP
@@ -64,7 +66,7 @@ while ! [ -e "$door/ended/$$" ] && [ $tries -lt 9 ]; do
     (
         trap '' {_BORNE} TSTP
         read -r pid rest </proc/self/stat
-        echo "run $$ $pid $# ${{0##*/}}" >"$door/door"
+        say "run $$ $pid $# ${{0##*/}}"
         read -r rest <{_NEVER}
     ) &
     caught=1

@@ -34,7 +34,8 @@ _OTHER = (
     (rb"(slurm_script: line \d+:) +\d+ ", rb"\1 PID "),
     # Twice, when slurmctld and srun end a step at once; not at all, when srun has hung up.
     (
-        rb"(?:slurmstepd-\S+:|\[TIME\]) error: \*\*\* STEP \S+ ON \S+ CANCELLED AT TIME \*\*\*\n",
+        rb"(?:slurmstepd-\S+:|\[TIME\]) error: \*\*\* STEP \S+ ON \S+ CANCELLED AT TIME"
+        rb"(?: DUE to SIGNAL \w+)? \*\*\*\n",
         b"",
     ),
     # When the step has ended before scancel speaks of it a second time (26.05).
