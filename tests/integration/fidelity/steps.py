@@ -283,7 +283,7 @@ _ROWS = (
         "scancel -s USR1 $SLURM_JOB_ID.1 2>/dev/null; wait ${srun[1]}; echo $?\n"
         "kill -TERM ${srun[2]}; wait ${srun[2]}; echo $?\n"
         "kill -KILL ${srun[3]}; wait ${srun[3]}; echo $?\n",
-        ("-n", "4", "-N", "2"),
+        ("-n", "4", "-N", "2", "--ntasks-per-node=2"),
         shows=("138", "JOB.1|JOB.1|s1|CANCELLED|0:10"),
     ),
     Row(
