@@ -323,10 +323,10 @@ class Cluster:
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 line = (path / "cmdline").read_bytes().decode("utf-8", "replace")
+                if f"\0{words}\0" not in f"\0{line}":
+                    continue
                 environment = (path / "environ").read_bytes().decode("utf-8", "replace")
             except OSError:
-                continue
-            if f"\0{words}\0" not in f"\0{line}":
                 continue
             if f"{self.state}/" in environment or f"{self.state}/" in _mountinfo(path.name):
                 found.append(line)

@@ -42,7 +42,7 @@ def image(cluster, images):
 
 
 @pytest.fixture
-def on_node(cluster, images, shared_dir):
+def on_node(images, shared_dir):
     """Put a program where jobs without an image have it, too; returns its path."""
     folder = shared_dir("alice")
 
@@ -158,7 +158,7 @@ def ended(cluster, job, body, image):
     """Return what a step's end was for its script, and for Slurm's accounting."""
     ran = job(script(body, image, header="#SBATCH --mem=600\n"), "--nodes=1", "--ntasks=3")
     assert (ran.wait(timeout=120), ran.err) == ("COMPLETED", ran.err)
-    cluster.wait_for(lambda: "End" in cluster.accounting(ran.job_id, "0"))
+    cluster.wait_for(lambda: cluster.accounting(ran.job_id, "0").get("End", "Unknown") != "Unknown")
     record = cluster.accounting(ran.job_id, "0")
     return ran.out, record["ExitCode"], record["State"].split(" ")[0]
 
